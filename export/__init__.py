@@ -1,0 +1,1 @@
+"""Turn a trained checkpoint into an ONNX file that describes itself, and prove that it computes the same."""

@@ -1,0 +1,131 @@
+"""A checkpoint as an ONNX file, written only if it is proved to compute the same.
+
+Batch, height and width are dynamic; height and width are multiples of the network's stride, which the
+names of the input's axes say. The `ModelSpec` travels inside, so that nothing else need be known.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime import InferenceSession
+from torch.export import Dim
+
+from export.parity import compare, real_batches
+from tiler.errors import InputError, OutputError
+from tiler.spec import METADATA_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from export.parity import Agreement
+    from tiler.ports import Raster
+    from tiler.spec import ModelSpec
+    from train.unet import UNet
+
+EXAMPLE_CELLS = 3
+"""Sides of the example input in strides; it is never one of the sizes that parity is tried at."""
+
+
+def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance: float) -> list[Agreement]:
+    """Write ``out``, or raise and leave nothing.
+
+    Parameters
+    ----------
+    net
+        In evaluation mode, on the CPU.
+    spec
+        What the file will say about itself.
+    raster
+        Real pixels to try both on, at the network's resolution.
+    out
+        Replaced if it is there.
+    tolerance
+        Largest difference of logits, in their standard deviation.
+
+    Raises
+    ------
+    InputError
+        if the two differ by more than the tolerance.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        write_graph(net, spec, partial)
+        found = compare(torch_network(net), onnx_network(partial), real_batches(raster, spec))
+        check(found, tolerance)
+        partial.replace(out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return found
+
+
+def write_graph(net: UNet, spec: ModelSpec, path: Path) -> None:
+    """Trace, describe, check and save; parity is not looked at here."""
+    model = trace(net)
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def trace(net: UNet) -> onnx.ModelProto:
+    """The network's graph with dynamic axes."""
+    side = EXAMPLE_CELLS * net.stride
+    example_NCHW = torch.zeros(
+        2, net.options.in_channels, side, side
+    )  # a batch of one would become a constant
+    sides = {2: net.stride * Dim("h"), 3: net.stride * Dim("w")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the exporter's own use of torch
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            net.eval(),
+            (example_NCHW,),
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=({0: Dim("batch"), **sides},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise InputError("the exporter returned no graph")
+    return program.model_proto
+
+
+def torch_network(net: UNet) -> Any:  # noqa: ANN401 - a plain function
+    """The network as a function of arrays."""
+
+    def run(batch_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(net(torch.from_numpy(batch_NCHW)).numpy())
+
+    return run
+
+
+def onnx_network(path: Path) -> Any:  # noqa: ANN401 - a plain function
+    """The file as a function of arrays."""
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(batch_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(session.run(None, {name: batch_NCHW})[0])
+
+    return run
+
+
+def check(found: list[Agreement], tolerance: float) -> None:
+    """Refuse a file that does not compute what the network does."""
+    worst = max(found, key=lambda a: a.difference)
+    if not worst.difference <= tolerance:
+        raise InputError(
+            f"the file and the network differ by at most --tolerance {tolerance:g} of the logits' deviation, "
+            f" got {worst.difference:.3g} at {' x '.join(map(str, worst.shape))}; not written"
+        )

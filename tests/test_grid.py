@@ -1,0 +1,119 @@
+"""One axis, then two: starts, cores, weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from tiler.errors import UsageError
+from tiler.grid import Axis, TileGrid
+from tiler.weights import WINDOWS
+
+
+@st.composite
+def axes(draw, window=st.sampled_from([None, *WINDOWS])):
+    """Axes of up to about three tiles, every stride, overlap and window.
+
+    Widened to one-pixel extents and to overlaps above half a tile, where a pixel has three tiles or more.
+    """
+    stride = draw(st.sampled_from([1, 2, 4, 16]))
+    tile = stride * draw(st.integers(1, 12))
+    chosen = draw(window)
+    step = stride * draw(st.integers(1, tile // stride))
+    overlap = tile - step
+    if chosen is None:
+        # In exact mode the overlap is twice a halo that is a multiple of the stride.
+        overlap = overlap // (2 * stride) * 2 * stride
+    return Axis(draw(st.integers(1, 3 * tile)), tile, overlap, stride, chosen)
+
+
+@given(axes())
+def test_tiles_start_on_the_stride_and_cover_the_axis(axis):
+    """Starts are ascending multiples of the stride, from 0 to the padded end."""
+    starts = axis.starts
+    assert starts[0] == 0
+    assert starts[-1] + axis.tile == axis.padded >= axis.extent
+    assert all(start % axis.stride == 0 for start in starts)
+    assert all(0 < b - a <= axis.step for a, b in zip(starts, starts[1:], strict=False))
+
+
+@given(axes(window=st.none()))
+def test_cores_meet_and_cover_the_axis(axis):
+    """Each pixel has one owner, at least a halo inside its tile but for the raster's own borders."""
+    cores = [axis.core(i) for i in range(axis.count)]
+    assert cores[0][0] == 0
+    assert cores[-1][1] == axis.extent
+    assert all(a[1] == b[0] for a, b in zip(cores, cores[1:], strict=False))
+    halo = axis.overlap // 2
+    for i, (first, last) in enumerate(cores):
+        assert first < last
+        assert i == 0 or first - axis.start(i) >= halo
+        assert i == axis.count - 1 or axis.start(i) + axis.tile - last >= halo
+
+
+@given(axes())
+@example(Axis(209, 224, 32, 16, "hann"))
+@example(Axis(225, 224, 32, 16, "hann"))  # a tiled-inference peer raises at these two sizes
+def test_weights_sum_to_one(axis):
+    """The one property that blending stands on."""
+    total = np.zeros(axis.extent)
+    for i in range(axis.count):
+        first, last = axis.share(i)
+        weights = axis.weights(i)
+        assert weights.min() > 0
+        total[first:last] += weights
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+@given(axes(), st.data())
+def test_touching_names_exactly_the_tiles_of_a_span(axis, data):
+    """Column strips must not forget a tile, nor compute one that gives nothing."""
+    first = data.draw(st.integers(0, axis.extent - 1))
+    last = data.draw(st.integers(first + 1, axis.extent))
+    expected = [i for i in range(axis.count) if axis.share(i)[0] < last and axis.share(i)[1] > first]
+    assert list(axis.touching(first, last)) == expected
+
+
+@given(axes())
+def test_rows_leave_when_no_later_tile_reaches_them(axis):
+    """`done` never goes back, and ends at the extent."""
+    done = [axis.done(i) for i in range(axis.count)]
+    assert done == sorted(done)
+    assert done[-1] == axis.extent
+    assert all(axis.share(j)[0] >= done[i] for i in range(axis.count) for j in range(i + 1, axis.count))
+
+
+@given(axes(), axes(), st.integers(1, 64))
+def test_strips_cover_the_width_and_clip_shares(rows, columns, width):
+    """Strips meet; within each, every pixel column has a tile."""
+    assume((rows.window is None) == (columns.window is None))
+    grid = TileGrid(rows, columns)
+    edge = 0
+    for strip in grid.strips(width):
+        assert strip.left == edge
+        edge = strip.right
+        covered = np.zeros(strip.width, bool)
+        for column in strip.columns:
+            share = strip.share(0, column)
+            covered[share.left - strip.left : share.right - strip.left] = True
+        assert covered.all()
+    assert edge == columns.extent
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"extent": 0, "tile": 8}, "at least one pixel"),
+        ({"extent": 9, "tile": -8}, "positive multiple of the stride 1, got -8"),
+        ({"extent": 9, "tile": 24, "stride": 16}, "multiple of the stride 16, got 24"),
+        ({"extent": 9, "tile": 8, "overlap": 8}, "less than the tile 8, got 8"),
+        ({"extent": 9, "tile": 32, "overlap": 8, "stride": 16}, "got 32 - 8"),
+        ({"extent": 9, "tile": 8, "window": "spline"}, "one of hann, gaussian, linear, got 'spline'"),
+    ],
+)
+def test_an_impossible_axis_is_refused(values, message):
+    """With the rule and the value, never repaired."""
+    with pytest.raises(UsageError, match=message):
+        Axis(**values)

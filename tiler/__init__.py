@@ -1,0 +1,66 @@
+"""Segment images too large for memory: any size, a fixed amount of memory, no seams.
+
+    >>> import tiler
+    >>> "segment" in tiler.__all__
+    True
+
+Names are loaded when they are first used, so that importing `tiler` is cheap. It never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tiler.backends.onnx import load_model
+    from tiler.errors import (
+        DamageError,
+        InputError,
+        InterruptedRun,
+        MissingError,
+        OutputError,
+        TilerError,
+        UsageError,
+    )
+    from tiler.open import open_raster
+    from tiler.options import RunOptions
+    from tiler.run import plan, segment
+
+__version__: Final = "0.1.0"
+
+_HOMES: Final = {
+    "DamageError": "tiler.errors",
+    "InputError": "tiler.errors",
+    "InterruptedRun": "tiler.errors",
+    "MissingError": "tiler.errors",
+    "OutputError": "tiler.errors",
+    "RunOptions": "tiler.options",
+    "TilerError": "tiler.errors",
+    "UsageError": "tiler.errors",
+    "load_model": "tiler.backends.onnx",
+    "open_raster": "tiler.open",
+    "plan": "tiler.run",
+    "segment": "tiler.run",
+}
+
+__all__ = [
+    "DamageError",
+    "InputError",
+    "InterruptedRun",
+    "MissingError",
+    "OutputError",
+    "RunOptions",
+    "TilerError",
+    "UsageError",
+    "load_model",
+    "open_raster",
+    "plan",
+    "segment",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

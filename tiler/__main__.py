@@ -1,0 +1,5 @@
+"""``python -m tiler``."""
+
+from tiler.cli.main import main
+
+main()

@@ -1,0 +1,71 @@
+"""``tiler doctor``."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, distributions, version
+
+import click
+
+NEEDED = ("numpy", "numba", "rasterio", "onnx", "click", "tqdm", "psutil")
+OPTIONAL = {"train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "onnxscript")}
+
+
+@click.command()
+def doctor() -> None:
+    """Versions, devices, what is missing and how to get it. Exit code 3 if something is wrong."""
+    from tiler import __version__, memory
+    from tiler.cli.tables import print_pairs
+
+    print_pairs(
+        [
+            ("gigatiler", __version__),
+            ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+            ("memory", f"{memory.in_words(memory.available())} free"),
+            *((name, _version(name)) for name in NEEDED),
+            *((name, _version(name)) for names in OPTIONAL.values() for name in names),
+        ]
+    )
+    problems = [*_runtime(), *_missing()]
+    click.echo()
+    for problem in problems or ["all is well"]:
+        click.echo(problem)
+    if any(problem.startswith("wrong") for problem in problems):
+        raise click.exceptions.Exit(3)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _runtime() -> list[str]:
+    """Say which ONNX Runtime there is; distributions are counted, since an import only shows the last one."""
+    names = {d.metadata["Name"].lower() for d in distributions() if d.metadata["Name"]}
+    runtimes = sorted(
+        name for name in names if name in {"onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"}
+    )
+    if len(runtimes) != 1:
+        found = " and ".join(runtimes) or "none"
+        advice = "pip uninstall them all, then pip install gigatiler"
+        return [f"wrong: exactly one ONNX Runtime belongs here, got {found}; {advice}"]
+    import onnxruntime as ort
+
+    from tiler.backends.onnx import cuda_visible
+
+    click.echo(f"\n{runtimes[0]} {ort.__version__}: {', '.join(ort.get_available_providers())}")
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return ["no CUDA: this ONNX Runtime runs on the CPU"]
+    if not cuda_visible():
+        return ["no CUDA: no NVIDIA driver found, so networks run on the CPU"]
+    return []
+
+
+def _missing() -> list[str]:
+    return [
+        f"`tiler train` and `tiler export` need {', '.join(lacking)}: pip install 'gigatiler[{extra}]'"
+        for extra, names in OPTIONAL.items()
+        if (lacking := [name for name in names if _version(name) == "not installed"])
+    ]

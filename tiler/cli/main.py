@@ -1,0 +1,129 @@
+"""Commands by name, loaded when called, so that ``--help`` answers at once; every error in one line.
+
+Exit codes: 0 done; 1 some inputs failed; 2 bad usage or bad input; 3 the environment lacks something that
+was asked for; 4 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from tiler import __version__
+from tiler.errors import MissingError, TilerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+COMMANDS: Final = {
+    "segment": ("tiler.cli.segment:segment", "Segment one raster."),
+    "plan": ("tiler.cli.segment:plan", "Say what segment would do: tiles, memory, time."),
+    "inspect": ("tiler.cli.inspect:inspect", "What a model or a raster says about itself."),
+    "compare": ("tiler.cli.compare:compare", "Agreement of two label rasters."),
+    "evaluate": ("tiler.cli.compare:evaluate", "IoU, Dice... of a prediction against ground truth."),
+    "train": ("train.cli:main", "Train a U-Net on your labels."),
+    "export": ("export.cli:main", "Turn a trained checkpoint into ONNX."),
+    "demo": ("tiler.cli.demo:demo", "The shipped scene and model, end to end."),
+    "doctor": ("tiler.cli.doctor:doctor", "Versions, devices, what is missing and how to get it."),
+}
+"""Where each command lives, and its line in the help."""
+INTERRUPTED: Final = 4
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the help."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import it, or None if there is no such command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        try:
+            command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise MissingError(
+                f"`tiler {cmd_name}` needs {error.name}; pip install 'gigatiler[train]'"
+            ) from None
+        assert isinstance(command, click.Command)  # noqa: S101 - a typo in COMMANDS, not bad input
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tiler")
+def tiler() -> None:
+    r"""Segment images too large for memory.
+
+    \b
+    tiler demo                             see it work
+    tiler plan SCENE MODEL                 what it would take
+    tiler segment SCENE MODEL OUTPUT.tif   do it
+    """
+
+
+rio_tiler: Final = click.CommandCollection(
+    name="tiler", sources=[tiler], help="Segment rasters too large for memory (gigatiler)."
+)
+
+
+def run_command(
+    command: click.Command, arguments: Sequence[str] | None = None, name: str | None = None
+) -> int:
+    """Run a command and return its exit code; whatever goes wrong is said in one line on stderr."""
+    try:
+        command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.UsageError as error:
+        hint = (
+            f" ({error.ctx.command_path} --help lists them)"
+            if isinstance(error, click.NoSuchOption) and error.ctx
+            else ""
+        )
+        return _fail(error.format_message() + hint, 2)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except TilerError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(
+            "interrupted; nothing was left half-written: run the same command to start again", INTERRUPTED
+        )
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """The ``tiler`` command."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(run_command(tiler, name="tiler"))

@@ -1,0 +1,163 @@
+"""The options of a run, declared once for every command that makes one."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tiler.errors import TilerError, UsageError
+from tiler.options import BLENDS, GRIDS, OUTPUTS, RunOptions, parse_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Parsed(click.ParamType[Any]):
+    """A value that a function reads from text; its errors are usage errors."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Read text; a configuration file gives numbers and lists as they are."""
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        try:
+            return self._read(text)
+        except (ValueError, ZeroDivisionError) as error:
+            reason = str(error) if isinstance(error, TilerError) else f"{text!r} is not {self.name}"
+            self.fail(reason, param, ctx)
+
+
+def _number(text: str) -> float:
+    return float(Fraction(text)) if "/" in text else float(text)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(_number(part) for part in text.split(","))
+
+
+def _resolution(text: str) -> float | str:
+    return text if text == "native" else _number(text)
+
+
+NUMBERS = Parsed("numbers like 1/255 or 0.5,0.4,0.3", _numbers)
+BANDS = Parsed("band numbers like 4,3,2", lambda text: tuple(int(part) for part in text.split(",")))
+NAMES = Parsed("names like water,land", lambda text: tuple(part.strip() for part in text.split(",")))
+SIZE = Parsed("a size like 2GB", parse_bytes)
+RESOLUTION = Parsed("metres per pixel, or native", _resolution)
+EXISTING = click.Path(path_type=Path)
+
+
+def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Make the keys of a TOML file the defaults of this command's options."""
+    del param
+    if value is None:
+        return
+    from tiler.toml import read_toml
+
+    values = read_toml(value)
+    known = {p.name for p in ctx.command.params if isinstance(p, click.Option)} - {"config"}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"a key of the configuration {value} is an option, got {', '.join(unknown)}")
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+config_option = click.option(
+    "--config",
+    type=EXISTING,
+    callback=_load_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE",
+    help="TOML file; every option is a key.",
+)
+
+_OPTIONS = (
+    click.option(
+        "--output", type=click.Choice(OUTPUTS), default="labels", show_default=True, help="What to write."
+    ),
+    click.option(
+        "--blend",
+        type=click.Choice(BLENDS),
+        default="auto",
+        show_default=True,
+        help="auto: exact if the model allows it, else hann.",
+    ),
+    click.option("--tile", type=int, metavar="PX", help="Side of a tile, halo included."),
+    click.option("--overlap", type=int, metavar="PX", help="Blended: overlap of tiles  [default: tile / 4]"),
+    click.option("--halo", type=int, metavar="PX", help="Exact: what a core depends on, on each side."),
+    click.option("--stride", type=int, metavar="PX", help="The network's total down-sampling."),
+    click.option("--batch", type=int, metavar="N", help="Tiles per call of the network."),
+    click.option(
+        "--memory", type=SIZE, metavar="SIZE", help="Budget, e.g. 2GB  [default: half of what is free]"
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+    ),
+    click.option("--threads", type=int, metavar="N", help="Threads of the network  [default: one per core]"),
+    click.option(
+        "--resolution",
+        type=RESOLUTION,
+        metavar="M",
+        help='Metres per pixel, or "native"  [default: the model\'s]',
+    ),
+    click.option(
+        "--grid",
+        type=click.Choice(GRIDS),
+        default="model",
+        show_default=True,
+        help="The output's pixel grid.",
+    ),
+    click.option("--bands", type=BANDS, metavar="N,N..", help="Band numbers in the model's order."),
+    click.option(
+        "--nodata", type=float, metavar="VALUE", help="Value of invalid pixels, over what the file says."
+    ),
+    click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
+    click.option(
+        "--scale", type=NUMBERS, metavar="X[,X..]", help="Raw pixels are multiplied by this, e.g. 1/255."
+    ),
+    click.option("--mean", type=NUMBERS, metavar="X[,X..]", help="Then this is subtracted."),
+    click.option("--std", type=NUMBERS, metavar="X[,X..]", help="Then it is divided by this."),
+    click.option(
+        "--activation", metavar="NAME", help="The network returns logits, softmax, sigmoid or none."
+    ),
+    click.option("--classes", type=NAMES, metavar="A,B..", help="Name of each class."),
+    click.option(
+        "--threshold", type=float, metavar="P", help="Sigmoid probability of the class  [default: 0.5]"
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    config_option,
+)
+_FIELDS = frozenset(f.name for f in fields(RunOptions))
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command gets them as one `RunOptions` argument named ``options``."""
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:  # noqa: ANN401
+        given = {name: values.pop(name) for name in _FIELDS & set(values)}
+        return command(options=RunOptions(**given), **values)
+
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--log`` and ``--quiet``."""
+    command = click.option("--quiet", is_flag=True, help="Print nothing but errors.")(command)
+    return click.option(
+        "--log",
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        help="What goes to stderr.",
+    )(command)

@@ -1,0 +1,111 @@
+"""Results as plain text, at most 80 columns wide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tiler.memory import in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tiler.metrics import Confusion
+    from tiler.report import Report
+    from tiler.run import Job
+
+
+def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """A name and a value per line."""
+    rows = [(name, str(value)) for name, value in pairs]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns: the first to the left, numbers to the right."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        first = f"{row[0]:<{widths[0]}}"
+        click.echo(
+            "  ".join([first, *(f"{v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def print_report(report: Report) -> None:
+    """What a finished run found and took."""
+    print_pairs(
+        [
+            *(("written", path) for path in report.outputs),
+            ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
+            ("speed", f"{report.megapixels_per_second:.2f} Mpx/s, {report.seconds:.1f} s in all"),
+            ("busy", ", ".join(f"{name} {s:.1f} s" for name, s in report.stage_seconds.items())),
+            ("memory", f"peak {in_words(report.peak_memory)} of {in_words(report.plan['peak'])} planned"),
+        ]
+    )
+    if report.classes:
+        click.echo()
+        total = max(report.valid_pixels, 1)
+        print_table(
+            ("class", "pixels", "share", "area m2"),
+            [
+                (
+                    c.name,
+                    f"{c.pixels:,}",
+                    f"{c.pixels / total:.2%}",
+                    None if c.area_m2 is None else f"{c.area_m2:,.1f}",
+                )
+                for c in report.classes
+            ],
+        )
+
+
+def print_plan(job: Job, seconds: float) -> None:
+    """What a run would do."""
+    plan, info = job.plan, job.raster.info
+    height, width = plan.grid.tile
+    output = info.height * info.width * job.finisher.planes
+    print_pairs(
+        [
+            ("source", job.source),
+            (
+                "fed to network",
+                f"{info.width} x {info.height} px, {info.bands} bands, {info.note or 'as in the file'}",
+            ),
+            ("model", f"{job.model.path} on {job.model.device}"),
+            ("mode", f"{plan.mode}: {plan.reason}"),
+            ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),
+            ("computed", f"{plan.grid.waste:.2f} times the raster's pixels, fewer where there is no data"),
+            ("batch", plan.batch),
+            ("strips", f"{sum(1 for _ in plan.strips())} of {plan.strip_width} px"),
+            ("time", f"about {seconds:,.0f} s for the network"),
+            ("disk", f"at most {in_words(output)} per copy, up to 3 copies while finishing"),
+            ("memory", f"{in_words(plan.peak)} planned, budget {in_words(plan.budget)}"),
+            *((f"  {name}", in_words(size)) for name, size in plan.terms.items()),
+        ]
+    )
+
+
+def print_confusion(confusion: Confusion, names: Sequence[str]) -> None:
+    """Scores per class, then the means."""
+    rows = zip(names, confusion.iou, confusion.dice, confusion.precision, confusion.recall, strict=True)
+    print_table(
+        ("class", "IoU", "Dice", "precision", "recall"), [(n, *map(float, scores)) for n, *scores in rows]
+    )
+    click.echo()
+    print_pairs(
+        [
+            ("pixels compared", f"{confusion.pixels:,}"),
+            ("accuracy", f"{confusion.accuracy:.4f}"),
+            ("mean IoU", f"{confusion.mean_iou:.4f} (of the classes that occur)"),
+        ]
+    )

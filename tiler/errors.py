@@ -1,0 +1,50 @@
+"""Every error a caller may want to catch, in one tree.
+
+    TilerError
+    +-- UsageError        (ValueError)    an option or argument breaks a rule       exit 2
+    |   +-- InputError                    a raster or model cannot be used          exit 2
+    +-- DamageError       (OSError)       pixels turned out to be damaged           exit 1
+    +-- MissingError      (RuntimeError)  the environment lacks what was asked for  exit 3
+    +-- OutputError       (OSError)       the result could not be written           exit 1
+    +-- InterruptedRun    (RuntimeError)  stopped by a signal                       exit 4
+
+A message is one line: the rule, the value got, and the fix.
+"""
+
+from __future__ import annotations
+
+
+class TilerError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(TilerError, ValueError):
+    """An option or argument breaks a rule."""
+
+    exit_code = 2
+
+
+class InputError(UsageError):
+    """A raster or model cannot be used."""
+
+
+class DamageError(TilerError, OSError):
+    """Pixels that were there when the file was opened cannot be read."""
+
+
+class MissingError(TilerError, RuntimeError):
+    """The environment lacks something that was asked for."""
+
+    exit_code = 3
+
+
+class OutputError(TilerError, OSError):
+    """The result could not be written or did not read back as written."""
+
+
+class InterruptedRun(TilerError, RuntimeError):  # noqa: N818 - it is a stop that the user asked for, not a fault
+    """The run was stopped by a signal."""
+
+    exit_code = 4

@@ -1,0 +1,32 @@
+"""How long a run would take: the network is timed on one small batch and scaled up."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tiler.run import Job
+
+SIDE: Final = 512
+"""Side of the timed tile, where the plan's is larger: speed per pixel hardly depends on it."""
+
+
+def network_seconds(job: Job) -> float:
+    """Seconds that the network alone would take for all tiles of the plan, none skipped."""
+    height, width = (
+        min(side, SIDE) if fixed is None else fixed
+        for side, fixed in zip(job.plan.grid.tile, job.model.shape[1:], strict=True)
+    )
+    stride = job.model.spec.stride or 1
+    batch_NCHW = np.zeros(
+        (1, len(job.model.spec.bands), height // stride * stride, width // stride * stride), job.model.dtype
+    )
+    job.model.backend.predict(batch_NCHW)
+    start = time.perf_counter()
+    job.model.backend.predict(batch_NCHW)
+    seconds = time.perf_counter() - start
+    pixels = job.plan.tiles * job.plan.grid.tile[0] * job.plan.grid.tile[1]
+    return seconds * pixels / float(batch_NCHW.shape[2] * batch_NCHW.shape[3])

@@ -1,0 +1,105 @@
+"""Scores -> bytes: labels and probabilities. Per pixel, so it does not matter how they are cut.
+
+A finished pixel is one byte in each of Q planes: the label planes first, then the probability planes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tiler import kernels
+from tiler.errors import InputError, UsageError
+from tiler.kernels import LEVELS, NODATA
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tiler.spec import ModelSpec
+
+OUTPUTS: Final = ("labels", "probabilities", "both")
+SCALE: Final = 1 / LEVELS
+"""A stored probability byte times this is the probability."""
+
+__all__ = ["NODATA", "OUTPUTS", "SCALE", "Finisher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finisher:
+    """Turns a network's scores into the planes that are stored."""
+
+    spec: ModelSpec
+    channels: int
+    """K, scores per pixel."""
+    output: str = "labels"
+    """One of `OUTPUTS`."""
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise UsageError(f"output is one of {', '.join(OUTPUTS)}, got {self.output!r}")
+        if self.probability_planes and self.spec.activation == "none":
+            raise UsageError("a network with --activation none has no probabilities; use --output labels")
+        expected = 2 if self.channels == 1 else self.channels
+        if len(self.spec.classes) != expected:
+            raise InputError(
+                f"a network with {self.channels} output channels has {expected} classes, "
+                f"got {len(self.spec.classes)}; name them with --classes"
+            )
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether the classes do not exclude each other, so that each has a 0/1 label plane of its own."""
+        return self.spec.activation == "sigmoid" and self.channels > 1
+
+    @property
+    def label_planes(self) -> int:
+        """Number of label planes."""
+        return 0 if self.output == "probabilities" else self.channels if self.multilabel else 1
+
+    @property
+    def probability_planes(self) -> int:
+        """Number of probability planes: one per channel, or none."""
+        return 0 if self.output == "labels" else self.channels
+
+    @property
+    def planes(self) -> int:
+        """Q, bytes per pixel."""
+        return self.label_planes + self.probability_planes
+
+    @property
+    def probability_names(self) -> tuple[str, ...]:
+        """Class of each probability plane; a one-channel network scores its second class."""
+        return tuple(c.name for c in self.spec.classes[-self.channels :])
+
+    def __call__(self, scores_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """The planes (Q, H, W); `NODATA` in all of them where not valid."""
+        planes_QHW = np.empty((self.planes, *valid_HW.shape), np.uint8)
+        if self.label_planes:
+            self._labels(scores_KHW, valid_HW, planes_QHW[: self.label_planes])
+        if self.probability_planes:
+            self._probabilities(scores_KHW, valid_HW, planes_QHW[self.label_planes :])
+        return planes_QHW
+
+    def _labels(
+        self, scores_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], out_QHW: NDArray[np.uint8]
+    ) -> None:
+        if self.channels > 1 and not self.multilabel:
+            kernels.argmax(scores_KHW, valid_HW, out_QHW[0])
+            return
+        threshold = self.spec.threshold
+        limit = math.log(threshold / (1 - threshold)) if self.spec.activation == "logits" else threshold
+        for scores_HW, out_HW in zip(scores_KHW, out_QHW, strict=True):
+            kernels.at_least(scores_HW, valid_HW, limit, out_HW)
+
+    def _probabilities(
+        self, scores_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], out_KHW: NDArray[np.uint8]
+    ) -> None:
+        if self.spec.activation != "logits":
+            kernels.probability_bytes(scores_KHW, valid_HW, out_KHW)
+        elif self.channels == 1:
+            kernels.sigmoid_bytes(scores_KHW, valid_HW, out_KHW)
+        else:
+            kernels.softmax_bytes(scores_KHW, valid_HW, out_KHW)

@@ -1,0 +1,202 @@
+"""Where tiles lie. One axis is solved alone; a grid is rows x columns of it.
+
+Along an axis of ``extent`` pixels, tiles of one size start at multiples of the network's stride. The
+extent is padded at its end to a multiple of the stride (by `tiler.tiles`, mirrored); the last tile is
+shifted back to end there. A tile either owns its *core* (exact mode) or shares its pixels with its
+neighbours by weights that sum to one (blended mode).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiler.errors import UsageError
+from tiler.geometry import Window
+from tiler.weights import WINDOWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The tiles along one dimension.
+
+    >>> axis = Axis(extent=100, tile=48, overlap=16, stride=16)
+    >>> axis.starts
+    (0, 32, 64)
+    >>> [axis.core(i) for i in range(axis.count)]
+    [(0, 40), (40, 72), (72, 100)]
+    """
+
+    extent: int
+    """Pixels of the raster."""
+    tile: int
+    """Pixels of a tile, a multiple of ``stride``."""
+    overlap: int = 0
+    """Pixels shared by neighbouring tiles: twice the halo in exact mode. The step between tiles, ``tile -
+    overlap``, is a multiple of ``stride``."""
+    stride: int = 1
+    """Tile starts are multiples of this."""
+    window: str | None = None
+    """Name of a blend window, or None for cores (exact mode)."""
+
+    def __post_init__(self) -> None:
+        if self.extent < 1:
+            raise UsageError(f"an axis has at least one pixel, got {self.extent}")
+        if self.stride < 1:
+            raise UsageError(f"stride is at least 1, got {self.stride}")
+        if self.tile < 1 or self.tile % self.stride:
+            raise UsageError(f"tile is a positive multiple of the stride {self.stride}, got {self.tile}")
+        if not 0 <= self.overlap < self.tile:
+            raise UsageError(
+                f"overlap is at least 0 and less than the tile {self.tile}, got {self.overlap}; "
+                "make the tile larger or the overlap (twice the halo) smaller"
+            )
+        if self.step % self.stride:
+            raise UsageError(
+                f"tile - overlap is a multiple of the stride {self.stride}, got {self.tile} - {self.overlap}"
+            )
+        if self.window is not None and self.window not in WINDOWS:
+            raise UsageError(f"a blend window is one of {', '.join(WINDOWS)}, got {self.window!r}")
+
+    @property
+    def step(self) -> int:
+        """Distance between the starts of neighbouring tiles."""
+        return self.tile - self.overlap
+
+    @property
+    def padded(self) -> int:
+        """Extent rounded up to a multiple of the stride, and to one tile at least."""
+        return max(self.tile, round_up(self.extent, self.stride))
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return -(-(self.padded - self.tile) // self.step) + 1
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First pixel of every tile, ascending."""
+        return tuple(self.start(i) for i in range(self.count))
+
+    def start(self, i: int) -> int:
+        """First pixel of tile ``i``."""
+        return min(i * self.step, self.padded - self.tile)
+
+    def stop(self, i: int) -> int:
+        """One past the last pixel of tile ``i`` that is in the raster."""
+        return min(self.start(i) + self.tile, self.extent)
+
+    def core(self, i: int) -> tuple[int, int]:
+        """The pixels ``[first, last)`` that tile ``i`` owns in exact mode; cores meet and cover the axis."""
+        return self._cut(i), self._cut(i + 1)
+
+    def _cut(self, i: int) -> int:
+        """Where tile ``i`` takes over from the one before it."""
+        if i == 0:
+            return 0
+        if i == self.count:
+            return self.extent
+        return self.start(i - 1) + self.tile - self.overlap // 2
+
+    def share(self, i: int) -> tuple[int, int]:
+        """The pixels ``[first, last)`` to which tile ``i`` contributes: its core, or all of it if blended."""
+        return self.core(i) if self.window is None else (self.start(i), self.stop(i))
+
+    def done(self, i: int) -> int:
+        """One past the last pixel that no tile after ``i`` contributes to."""
+        return self.extent if i + 1 == self.count else self.share(i + 1)[0]
+
+    def weights(self, i: int) -> NDArray[np.float32]:
+        """Weight of tile ``i`` at each pixel of its `share`; over all tiles they sum to one everywhere."""
+        first, last = self.share(i)
+        if self.window is None:
+            return np.ones(last - first, np.float32)
+        window = WINDOWS[self.window](self.tile)
+        total = np.zeros(last - first)
+        for j in self.touching(first, last):
+            begin, end = max(first, self.start(j)), min(last, self.stop(j))
+            total[begin - first : end - first] += window[begin - self.start(j) : end - self.start(j)]
+        return (window[: last - first] / total).astype(np.float32)
+
+    def touching(self, first: int, last: int) -> range:
+        """The tiles that contribute to any pixel of ``[first, last)``."""
+        tiles = [i for i in self._near(first, last) if self.share(i)[0] < last and self.share(i)[1] > first]
+        return range(tiles[0], tiles[-1] + 1)
+
+    def _near(self, first: int, last: int) -> range:
+        return range(max(0, (first - self.tile) // self.step), min(self.count, last // self.step + 2))
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """Rows and columns of tiles over a raster."""
+
+    rows: Axis
+    columns: Axis
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width of every tile, halo included."""
+        return self.rows.tile, self.columns.tile
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return self.rows.count * self.columns.count
+
+    @property
+    def waste(self) -> float:
+        """Pixels computed per pixel of the raster, at least 1."""
+        return self.count * self.rows.tile * self.columns.tile / (self.rows.extent * self.columns.extent)
+
+    def share(self, row: int, column: int) -> Window:
+        """The pixels to which a tile contributes."""
+        top, bottom = self.rows.share(row)
+        left, right = self.columns.share(column)
+        return Window(top, left, bottom, right)
+
+    def strips(self, width: int) -> Iterator[Strip]:
+        """Cut the raster into column strips ``width`` pixels wide, each to be streamed top to bottom."""
+        for left in range(0, self.columns.extent, width):
+            right = min(left + width, self.columns.extent)
+            yield Strip(self, left, right)
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A full-height part of the raster and the tile columns that contribute to it."""
+
+    grid: TileGrid
+    left: int
+    right: int
+
+    @property
+    def columns(self) -> range:
+        """Tile columns; the outermost may reach beyond the strip and serve its neighbour too."""
+        return self.grid.columns.touching(self.left, self.right)
+
+    @property
+    def width(self) -> int:
+        """Number of pixel columns."""
+        return self.right - self.left
+
+    def share(self, row: int, column: int) -> Window:
+        """The pixels inside the strip to which a tile contributes."""
+        whole = self.grid.share(row, column)
+        return Window(whole.top, max(whole.left, self.left), whole.bottom, min(whole.right, self.right))
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is at least ``value``.
+
+    >>> round_up(17, 16)
+    32
+    """
+    return -(-value // multiple) * multiple

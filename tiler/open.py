@@ -1,0 +1,189 @@
+"""Names to things: a path and options become a raster of one plane, or a network.
+
+Everything about resolution, bands and formats is settled here; the engine only sees `tiler.ports.Raster`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+from xml.etree import ElementTree as ET
+
+import numpy as np
+
+from tiler.errors import InputError, UsageError
+from tiler.readers.gdal import DRIVERS, GdalRaster, Source
+from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from numpy.typing import NDArray
+
+    from tiler.ports import Raster, RasterInfo
+    from tiler.spec import ModelSpec
+
+Resolution = float | Literal["native"]
+CLOSE_ENOUGH: Final = 0.05
+"""A raster within this share of the resolution that a model was trained at is fed as it is."""
+
+
+def open_raster(
+    path: str | Path,
+    *,
+    bands: tuple[int, ...] | None = None,
+    nodata: float | None = None,
+    resolution: Resolution = "native",
+    allow_vrt: bool = False,
+) -> Raster:
+    """Open a raster file as one plane of pixels.
+
+    Parameters
+    ----------
+    path
+        GeoTIFF, COG, JPEG 2000, PNG or JPEG; a VRT with ``allow_vrt``.
+    bands
+        Band numbers from 1, in the order that they are wanted; None: all but alpha.
+    nodata
+        Value of invalid pixels, over what the file says.
+    resolution
+        Metres per pixel on the ground; other than the file's own, the pixels are averaged (from the
+        nearest finer overview) or, where it is finer, interpolated.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be used.
+    """
+    source = Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata)
+    native = GdalRaster(source)
+    if resolution == "native":
+        return native
+    if not resolution > 0:
+        raise UsageError(f"resolution is metres per pixel above 0, got {resolution}")
+    return _at_resolution(native, resolution)
+
+
+def open_for_model(
+    path: str | Path,
+    spec: ModelSpec,
+    *,
+    bands: tuple[int, ...] | None = None,
+    nodata: float | None = None,
+    resolution: Resolution | None = None,
+    allow_vrt: bool = False,
+) -> Raster:
+    """Open a raster at the resolution that a model was trained at, unless told another, and check its bands.
+
+    Raises
+    ------
+    InputError
+        if the raster cannot serve the model.
+    """
+    native = open_raster(path, bands=bands, nodata=nodata, allow_vrt=allow_vrt)
+    if native.info.bands != len(spec.bands):
+        raise InputError(
+            f"the model takes {len(spec.bands)} bands ({', '.join(spec.bands)}), got {native.info.bands} "
+            f"in {path}; choose them with --bands, e.g. --bands "
+            + ",".join(map(str, range(1, len(spec.bands) + 1)))
+        )
+    if resolution is None:
+        resolution = _resolution_for(native.info, spec.resolution)
+    return open_raster(path, bands=bands, nodata=nodata, resolution=resolution, allow_vrt=allow_vrt)
+
+
+def _resolution_for(info: RasterInfo, wanted: float | None) -> Resolution:
+    """The model's resolution, or "native" where that is what the raster has, give or take."""
+    if wanted is None:
+        return "native"
+    if info.ground is None:
+        raise InputError(
+            f"the model was trained at {wanted:g} m per pixel and {info.name} does not say its ground "
+            "resolution; pass --resolution native to feed its pixels as they are"
+        )
+    near = all(abs(have / wanted - 1) <= CLOSE_ENOUGH for have in info.ground)
+    return "native" if near else wanted
+
+
+def open_labels(path: str | Path, like: RasterInfo) -> Raster:
+    """Open a label raster on the grid of another raster: the nearest label, outside it nodata.
+
+    Raises
+    ------
+    InputError
+        if it has several bands, or lies in another CRS.
+    """
+    native = open_raster(path)
+    info = native.info
+    if info.bands != 1:
+        raise InputError(f"labels have one band, got {info.bands} in {path}")
+    if (info.height, info.width) == (like.height, like.width) and info.transform == like.transform:
+        return native
+    target = replace(info, height=like.height, width=like.width, crs=like.crs, transform=like.transform)
+    if info.crs is None and like.crs is None:
+        rows = nearest(like.height, info.height)
+        return NearestRaster(native, rows, nearest(like.width, info.width), target)
+    if info.crs != like.crs or info.transform is None or like.transform is None:
+        raise InputError(f"labels lie in the CRS of their raster ({like.crs}), got {info.crs} in {path}")
+    step = ~info.transform @ like.transform
+    return NearestRaster(native, *_nearest_by(step, like.height, like.width, str(path)), target)
+
+
+def nearest(target: int, source: int) -> NDArray[np.int64]:
+    """Index of the source pixel under the centre of each target pixel, for axes of the same extent.
+
+    >>> nearest(4, 2).tolist()
+    [0, 0, 1, 1]
+    """
+    return (2 * np.arange(target) + 1) * source // (2 * target)
+
+
+def _nearest_by(
+    step: Affine, height: int, width: int, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if abs(step.b) > 1e-9 or abs(step.d) > 1e-9:
+        raise InputError(f"labels are not rotated against their raster, got a rotation in {name}")
+    rows = np.floor(step.e * (np.arange(height) + 0.5) + step.f).astype(np.int64)
+    return rows, np.floor(step.a * (np.arange(width) + 0.5) + step.c).astype(np.int64)
+
+
+def _at_resolution(native: GdalRaster, resolution: float) -> Raster:
+    info = native.info
+    if info.ground is None:
+        raise InputError(
+            f"a resolution needs a georeferenced raster, {info.name} is not; pass --resolution native"
+        )
+    width = max(1, round(info.width * info.ground[0] / resolution))
+    height = max(1, round(info.height * info.ground[1] / resolution))
+    if (height, width) == (info.height, info.width):
+        return native
+    source = _finest_below(native, height, width)
+    way = "averaged" if info.ground[0] < resolution else "interpolated"
+    size = f"{info.ground[0]:.4g} x {info.ground[1]:.4g} m"
+    note = f"{way} from {source.info.width} x {source.info.height} px (file: {size} per pixel)"
+    return ResampledRaster(source, resampled_info(info, height, width, note))
+
+
+def _finest_below(native: GdalRaster, height: int, width: int) -> GdalRaster:
+    """The smallest overview that is still at least as fine as the target, else the full resolution."""
+    fits = [i for i, (h, w) in enumerate(native.overviews) if h >= height and w >= width]
+    return GdalRaster(replace(native.source, overview=fits[-1])) if fits else native
+
+
+def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:
+    if not allow_vrt:
+        return DRIVERS
+    if path.suffix.lower() == ".vrt" and path.is_file():
+        _check_vrt(path)
+    return (*DRIVERS, "VRT")
+
+
+def _check_vrt(path: Path) -> None:
+    """Refuse a VRT whose sources are not files here: --allow-vrt is no leave to fetch."""
+    try:
+        names = [e.text or "" for e in ET.parse(path).iter() if e.tag in {"SourceFilename", "SourceDataset"}]  # noqa: S314 - names no entity is expanded for
+    except ET.ParseError as error:
+        raise InputError(f"a VRT is XML, got {path}: {error}") from None
+    for name in names:
+        if not (path.parent / name).is_file():
+            raise InputError(f"a VRT names files that are here, got {name!r} in {path}")

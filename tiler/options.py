@@ -1,0 +1,108 @@
+"""Everything a run can be told, checked once. The command line's options are these fields."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from tiler.errors import UsageError
+
+BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
+GRIDS: Final = ("model", "source")
+OUTPUTS: Final = ("labels", "probabilities", "both")
+UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of a run; None means: the model's own, or worked out."""
+
+    output: str = "labels"
+    """What is written: labels, probabilities or both."""
+    blend: str = "auto"
+    """exact: cores cropped from tiles with a halo; hann, gaussian, linear: overlapping tiles averaged by
+    these weights; auto: exact if the model is known to allow it, else hann."""
+    tile: int | None = None
+    """Side of a tile in pixels, halo included."""
+    overlap: int | None = None
+    """Blended: pixels shared by neighbouring tiles (default: a quarter of the tile)."""
+    halo: int | None = None
+    """Exact: pixels around a core that it depends on."""
+    stride: int | None = None
+    """The network's total down-sampling."""
+    batch: int | None = None
+    """Tiles per call of the network."""
+    memory: int | None = None
+    """Budget in bytes (default: half of what is free)."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """Threads of the network (default: one per core)."""
+    resolution: float | str | None = None
+    """Metres per pixel that the network is fed, or "native" (default: the model's own)."""
+    grid: str = "model"
+    """The output's pixel grid: as the network was fed, or the source's own."""
+    bands: tuple[int, ...] | None = None
+    """Band numbers from 1, in the model's order."""
+    nodata: float | None = None
+    """Value of invalid pixels, over what the file says."""
+    allow_vrt: bool = False
+    """Whether a VRT, which may name other files, is opened."""
+    scale: tuple[float, ...] | None = None
+    """Raw pixels are multiplied by this: one value, or one per band."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted after scaling: one value, or one per band."""
+    std: tuple[float, ...] | None = None
+    """Divided by after that: one value, or one per band."""
+    activation: str | None = None
+    """What the network returns: logits, softmax, sigmoid or none."""
+    classes: tuple[str, ...] | None = None
+    """Name of each class."""
+    threshold: float | None = None
+    """A sigmoid probability of at least this is the class."""
+    overwrite: bool = False
+    """Whether an existing output is replaced."""
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        for name in ("tile", "batch", "stride", "threads", "memory"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is at least 1, got {value}")
+        for name in ("overlap", "halo"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"{name} is at least 0, got {value}")
+        if self.tile is not None and self.overlap is not None and self.overlap >= self.tile:
+            raise UsageError(f"overlap is less than the tile {self.tile}, got {self.overlap}")
+        if self.bands is not None and any(b < 1 for b in self.bands):
+            raise UsageError(f"bands are numbered from 1, got {','.join(map(str, self.bands))}")
+        self._check_resolution()
+
+    def _check_choices(self) -> None:
+        for name, choices in (("output", OUTPUTS), ("blend", BLENDS), ("grid", GRIDS)):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"device is auto, cpu, cuda or cuda:N, got {self.device!r}")
+
+    def _check_resolution(self) -> None:
+        value = self.resolution
+        if value is None or value == "native":
+            return
+        if isinstance(value, str) or not value > 0:
+            raise UsageError(f'resolution is metres per pixel above 0 or "native", got {value!r}')
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes, written as a person would.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 g"), parse_bytes("512MiB")
+    (2000000000, 1500000000, 536870912)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if match is None or (match[3] and not match[2]):
+        raise UsageError(f"a size is written like 2GB, 1.5G or 512MiB, got {text!r}")
+    unit = 1024 ** "kmgt".index(match[2]) * 1024 if match[3] else UNITS[match[2]]
+    return int(float(match[1]) * unit)

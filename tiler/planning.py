@@ -1,0 +1,250 @@
+"""What will be done, before it is done: tiles, batches, strips, and memory as a sum of named terms.
+
+A plan is data: made from the raster's size, the model and the options, printable, carried out by the
+engine. In exact mode the tile is as large as memory allows, because larger tiles waste less on their
+halos. In blended mode tile and overlap change the result, so they come from the options or the model
+alone, never from free memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Final
+
+from tiler import memory
+from tiler.errors import InputError, UsageError
+from tiler.grid import Axis, Strip, TileGrid, round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiler.finish import Finisher
+    from tiler.model import Model
+    from tiler.options import RunOptions
+    from tiler.ports import RasterInfo
+
+BLOCK: Final = 1024
+"""Side of a block of the result, pixels: the unit that is stored, whatever the tile."""
+LARGEST_TILE: Final = 2304
+"""No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
+BLENDED_TILE: Final = 512
+PIXELS_PER_BATCH: Final = 1 << 20
+LARGEST_BATCH: Final = 16
+READER_THREADS: Final = 2
+BATCHES_AHEAD: Final = 1
+CACHE: Final = 256_000_000
+"""Bytes of decoded blocks that GDAL may keep."""
+NETWORK_SLACK: Final = 1.5
+"""What ONNX Runtime takes on top of the tensors alive at once: workspaces and gaps between blocks."""
+FIXED: Final = 150_000_000
+"""Bytes that come on top while running: thread stacks, compiled kernels, the COG driver, fragmentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a raster is cut and streamed."""
+
+    grid: TileGrid
+    mode: str
+    """exact, or the name of a blend window."""
+    reason: str
+    """Why this mode."""
+    batch: int
+    """Tiles per call of the network."""
+    strip_width: int
+    """Pixel columns per strip, a multiple of ``block`` or the whole width."""
+    budget: int
+    """Bytes that may be used."""
+    terms: dict[str, int]
+    """Bytes by part; their sum is the planned peak."""
+    cache: int
+    """Bytes for GDAL's block cache, one of the terms."""
+    block: int = BLOCK
+    batches_ahead: int = BATCHES_AHEAD
+    reader_threads: int = READER_THREADS
+
+    @property
+    def read_ahead(self) -> int:
+        """Tiles read or being read ahead of the network."""
+        return self.batch + self.reader_threads
+
+    @property
+    def peak(self) -> int:
+        """Planned peak memory in bytes."""
+        return sum(self.terms.values())
+
+    def strips(self) -> Iterator[Strip]:
+        """The column strips, left to right."""
+        return self.grid.strips(self.strip_width)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles to compute if none is skipped; those at a strip's seam count for both."""
+        return sum(len(strip.columns) for strip in self.strips()) * self.grid.rows.count
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Memory of a run by part, as a function of tile, batch and strip."""
+
+    info: RasterInfo
+    model: Model
+    finisher: Finisher
+    blended: bool
+    base: int
+    cache: int
+
+    def terms(self, tile: tuple[int, int], batch: int, strip_width: int) -> dict[str, int]:
+        """Bytes by part."""
+        area = tile[0] * tile[1]
+        raw = self.info.bands * self.info.dtype.itemsize
+        fed = self.info.bands * max(self.model.dtype.itemsize, 4)
+        scores = 4 * self.finisher.channels
+        waiting = batch + 2 * READER_THREADS + 1
+        return {
+            "program and network": self.base + FIXED,
+            "decoded blocks": self.cache,
+            "tiles read ahead": area * waiting * (raw + fed + 1),
+            "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
+            "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
+            **self.strip_terms(tile, strip_width),
+        }
+
+    def strip_terms(self, tile: tuple[int, int], strip_width: int) -> dict[str, int]:
+        """Bytes that grow with the width of a strip."""
+        band = (4 * self.finisher.channels + 1) if self.blended else self.finisher.planes
+        rows = 3 * self.finisher.planes * (tile[0] + BLOCK)
+        return {"band": tile[0] * strip_width * band, "finished rows": rows * strip_width}
+
+
+def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:
+    """Settle everything about a run.
+
+    Raises
+    ------
+    UsageError
+        if options contradict each other, the model, or the memory budget.
+    """
+    mode, reason = _mode(model, options)
+    budget = options.memory or memory.available() // 2
+    cost = _Cost(info, model, finisher, mode != "exact", memory.resident(), min(CACHE, budget // 8))
+    grids = (
+        _exact_grids(info, model, options) if mode == "exact" else [_blended_grid(info, model, options, mode)]
+    )
+    fitting = [g for g in grids if _peak(cost, g, options.batch or 1) <= budget]
+    if not fitting:
+        least = min(_peak(cost, g, options.batch or 1) for g in grids)
+        raise UsageError(
+            f"the memory budget is {memory.in_words(budget)}, the smallest plan needs "
+            f"{memory.in_words(least)}; raise --memory" + ("" if options.tile is None else " or lower --tile")
+        )
+    grid = min(fitting, key=lambda g: (g.waste, g.tile))
+    batch = options.batch or _batch(cost, grid, model, budget)
+    width = _strip_width(cost, grid, batch, budget)
+    return Plan(grid, mode, reason, batch, width, budget, cost.terms(grid.tile, batch, width), cost.cache)
+
+
+def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
+    spec = model.spec
+    proven = spec.halo is not None and (spec.exact or options.halo is not None)
+    if options.blend == "exact" or (options.blend == "auto" and proven):
+        if spec.halo is None:
+            raise InputError("exact mode needs the network's halo, the model does not say it: pass --halo")
+        if options.overlap is not None:
+            raise UsageError("--overlap is for blended modes; exact mode overlaps by twice the --halo")
+        told = options.halo is not None or not spec.exact
+        return "exact", "as told" if told else "the model is shift-equivariant and says its halo"
+    if options.blend == "auto":
+        return "hann", "the model does not say that it is shift-equivariant (a --halo makes it exact)"
+    return options.blend, "as told"
+
+
+def _halo(model: Model) -> int:
+    """The halo rounded up so that cores, too, begin on multiples of the stride."""
+    return round_up(model.spec.halo or 0, model.spec.stride or 1)
+
+
+def _exact_grids(info: RasterInfo, model: Model, options: RunOptions) -> list[TileGrid]:
+    halo = _halo(model)
+    axes = [
+        [_exact_axis(extent, side, halo, model, fixed is not None) for side in sides]
+        for extent, fixed in zip((info.height, info.width), model.shape[1:], strict=True)
+        if (sides := _sides(extent, halo, model, options.tile, fixed))
+    ]
+    return [TileGrid(rows, columns) for rows, columns in product(*axes)]
+
+
+def _sides(extent: int, halo: int, model: Model, told: int | None, fixed: int | None) -> list[int]:
+    """Tile sides worth considering: for each number of tiles, the smallest that covers the extent."""
+    stride = model.spec.stride or 1
+    if fixed is not None:
+        if told not in {None, fixed}:
+            raise UsageError(f"the model takes tiles of {fixed} px only, got --tile {told}")
+        return [fixed]
+    if told is not None:
+        return [told]
+    inner = round_up(extent, stride) - 2 * halo
+    least = max(stride, 16)
+    sides = {round_up(extent, stride)} if round_up(extent, stride) <= LARGEST_TILE else set()
+    count = 2
+    while (core := round_up(-(-inner // count), stride)) >= least:
+        if core + 2 * halo <= LARGEST_TILE:
+            sides.add(core + 2 * halo)
+        # Large rasters have thousands of possible counts; steps of a tenth miss little.
+        count += max(1, count // 10)
+    return sorted(sides) or [round_up(extent, stride)]
+
+
+def _exact_axis(extent: int, side: int, halo: int, model: Model, fixed: bool) -> Axis:
+    stride = model.spec.stride or 1
+    whole = round_up(extent, stride)
+    if side >= whole:
+        # One tile: padded as the whole image is, unless the graph fixes its size.
+        return Axis(extent, side if fixed else whole, 0, stride)
+    if side <= 2 * halo:
+        raise UsageError(f"a tile is larger than twice the halo of {halo} px, got --tile {side}")
+    return Axis(extent, side, 2 * halo, stride)
+
+
+def _blended_grid(info: RasterInfo, model: Model, options: RunOptions, mode: str) -> TileGrid:
+    rows, columns = (
+        _blended_axis(extent, fixed, model, options, mode)
+        for extent, fixed in zip((info.height, info.width), model.shape[1:], strict=True)
+    )
+    return TileGrid(rows, columns)
+
+
+def _blended_axis(extent: int, fixed: int | None, model: Model, options: RunOptions, mode: str) -> Axis:
+    stride = model.spec.stride or 1
+    if fixed is not None and options.tile not in {None, fixed}:
+        raise UsageError(f"the model takes tiles of {fixed} px only, got --tile {options.tile}")
+    tile = fixed or options.tile or round_up(BLENDED_TILE, stride)
+    whole = round_up(extent, stride)
+    if tile >= whole and fixed is None:
+        return Axis(extent, whole, 0, stride, mode)
+    overlap = tile // 4 // stride * stride if options.overlap is None else options.overlap
+    return Axis(extent, tile, overlap, stride, mode)
+
+
+def _peak(cost: _Cost, grid: TileGrid, batch: int) -> int:
+    """Planned peak with the narrowest strips."""
+    return sum(cost.terms(grid.tile, batch, min(BLOCK, grid.columns.extent)).values())
+
+
+def _batch(cost: _Cost, grid: TileGrid, model: Model, budget: int) -> int:
+    """Enough small tiles at once to keep the processor busy; large tiles do that alone."""
+    if model.shape[0] is not None:
+        return model.shape[0]
+    area = grid.tile[0] * grid.tile[1]
+    wanted = max(1, min(PIXELS_PER_BATCH // area, LARGEST_BATCH, grid.count))
+    return next(n for n in range(wanted, 0, -1) if n == 1 or _peak(cost, grid, n) <= budget)
+
+
+def _strip_width(cost: _Cost, grid: TileGrid, batch: int, budget: int) -> int:
+    """The whole width if it fits, else the widest strips that do."""
+    width = grid.columns.extent
+    spent = sum(cost.terms(grid.tile, batch, 0).values())
+    per_column = sum(cost.strip_terms(grid.tile, 1).values())
+    affordable = (budget - spent) // per_column
+    return width if affordable >= width else max(BLOCK, affordable // BLOCK * BLOCK)

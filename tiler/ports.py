@@ -1,0 +1,86 @@
+"""The seams: what the engine needs from rasters, networks, outputs and onlookers.
+
+Adapters (`readers`, `backends`, `sinks`) implement these; stages only ever see them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from affine import Affine
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+    from tiler.events import Event
+    from tiler.geometry import Window
+    from tiler.pixels import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class RasterInfo:
+    """What is known of a raster before a pixel is read."""
+
+    name: str
+    """Path or label, for messages."""
+    height: int
+    width: int
+    bands: int
+    """Number of bands that `Raster.read` returns."""
+    dtype: np.dtype[Any]
+    crs: CRS | None = None
+    transform: Affine | None = None
+    """Pixel corner coordinates to CRS coordinates; None when the raster is not georeferenced."""
+    ground: tuple[float, float] | None = None
+    """Size of a pixel on the ground at the raster's centre, metres: (along a row, along a column)."""
+    note: str = ""
+    """How these pixels were made, when they are not the file's own, e.g. how it was resampled."""
+
+
+class Raster(Protocol):
+    """One plane of pixels at one resolution."""
+
+    @property
+    def info(self) -> RasterInfo:
+        """Size, dtype and georeferencing."""
+
+    def read(self, window: Window) -> Pixels:
+        """The pixels of a window that lies inside the raster. Called from several threads at once.
+
+        Raises
+        ------
+        DamageError
+            if any pixel of the window cannot be decoded.
+        """
+
+
+class Backend(Protocol):
+    """A network with its weights loaded."""
+
+    def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
+        """Scores, K channels per pixel, as (N, K, H, W): a new array. Called from one thread at a time."""
+
+
+class Sink(Protocol):
+    """Where finished blocks go."""
+
+    def write(self, block: Block) -> None:
+        """Store one block. Every block of the grid comes exactly once, from one thread."""
+
+
+class Observer(Protocol):
+    """An onlooker: progress bars, logs, reports."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note; must not raise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A rectangle of the result, final."""
+
+    window: Window
+    planes_QHW: NDArray[np.uint8]
+    """Label planes, then probability planes (see `tiler.finish`); 255 is nodata in all of them."""

@@ -1,0 +1,57 @@
+"""Tiles -> batches -> predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiler.errors import InputError
+from tiler.flow import prefetch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from tiler.ports import Backend
+    from tiler.tiles import Tile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """A tile and the network's scores for the pixels it contributes to."""
+
+    tile: Tile
+    scores_KHW: NDArray[np.float32]
+    """Of ``tile.share``."""
+
+
+def predict(tiles: Iterable[Tile], backend: Backend, batch: int, depth: int) -> Iterator[Prediction]:
+    """Run the network on batches of tiles, ``depth`` batches ahead of the consumer."""
+    for predictions in prefetch(lambda group: _predict_batch(group, backend), _batched(tiles, batch), depth):
+        yield from predictions
+
+
+def _batched(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+    iterator = iter(tiles)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _predict_batch(group: list[Tile], backend: Backend) -> list[Prediction]:
+    batch_NCHW = np.stack([tile.input_CHW for tile in group])
+    scores_NKHW = backend.predict(batch_NCHW)
+    if scores_NKHW.shape[0] != len(group) or scores_NKHW.shape[2:] != batch_NCHW.shape[2:]:
+        raise InputError(
+            f"the network returns one score map of the input's size per tile, got {scores_NKHW.shape} "
+            f"for {batch_NCHW.shape}; check --tile against its legal sizes"
+        )
+    return [Prediction(tile, _share(tile, scores_NKHW[n])) for n, tile in enumerate(group)]
+
+
+def _share(tile: Tile, scores_KHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = tile.inset
+    return scores_KHW[:, rows : rows + tile.share.height, columns : columns + tile.share.width]

@@ -1,0 +1,1 @@
+"""Rasters: arrays, files, and planes resampled to another resolution."""

@@ -1,0 +1,105 @@
+"""What a run found and what it took: printed at its end, and stored as JSON beside the output."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiler.kernels import NODATA
+from tiler.readers.ground import pixel_area
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tiler.finish import Finisher
+    from tiler.ports import Block, RasterInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTally:
+    """How much of the result is of one class."""
+
+    name: str
+    pixels: int
+    area_m2: float | None
+    """On the ellipsoid; None if the raster is not georeferenced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run."""
+
+    outputs: tuple[str, ...]
+    pixels: int
+    """Of the raster that the network was fed."""
+    valid_pixels: int
+    """Of the output; the rest is nodata."""
+    classes: tuple[ClassTally, ...]
+    """Empty when no labels were written."""
+    seconds: float
+    """From the first read to the last rename."""
+    megapixels_per_second: float
+    """Of the raster that the network was fed, everything counted."""
+    stage_seconds: dict[str, float]
+    """Time spent in each stage; stages overlap, so the sum may exceed ``seconds``."""
+    tiles_computed: int
+    peak_memory: int
+    """Bytes."""
+    plan: dict[str, Any]
+    model: dict[str, Any]
+    source: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+
+class Tally:
+    """Counts pixels and areas per class as blocks go by."""
+
+    def __init__(self, info: RasterInfo, finisher: Finisher) -> None:
+        self._info = info
+        self._finisher = finisher
+        self._counts_QV = np.zeros((finisher.label_planes, 256), np.int64)
+        self._areas_QV = np.zeros((finisher.label_planes, 256))
+        self.valid_pixels = 0
+
+    def add(self, block: Block) -> None:
+        """Count a block."""
+        planes_QHW = block.planes_QHW
+        self.valid_pixels += int(np.count_nonzero(planes_QHW[0] != NODATA))
+        counts_QV = np.array(
+            [np.bincount(plane.ravel(), minlength=256) for plane in self._labels(planes_QHW)]
+        )
+        if not counts_QV.size:
+            return
+        self._counts_QV += counts_QV
+        if self._info.crs and self._info.transform is not None:
+            area = pixel_area(self._info.crs, self._info.transform, block.window)
+            self._areas_QV += counts_QV * (np.nan if area is None else area)
+
+    def _labels(self, planes_QHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return planes_QHW[: self._finisher.label_planes]
+
+    def classes(self) -> tuple[ClassTally, ...]:
+        """The counts: of each value of the one label plane, or of the ones of each."""
+        if self._finisher.multilabel:
+            places = [(q, 1) for q in range(self._finisher.label_planes)]
+        else:
+            places = [
+                (q, v)
+                for q in range(self._finisher.label_planes)
+                for v in range(len(self._finisher.spec.classes))
+            ]
+        return tuple(
+            ClassTally(c.name, int(self._counts_QV[place]), self._area(place))
+            for c, place in zip(self._finisher.spec.classes, places, strict=False)
+        )
+
+    def _area(self, place: tuple[int, int]) -> float | None:
+        area = float(self._areas_QV[place])
+        placed = self._info.crs and self._info.transform is not None
+        return area if placed and np.isfinite(area) else None

@@ -1,0 +1,1 @@
+"""Where blocks go: an array, or cloud-optimised GeoTIFFs."""

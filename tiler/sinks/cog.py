@@ -1,0 +1,105 @@
+"""Finished blocks -> a cloud-optimised GeoTIFF, read back and compared before it gets its name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+
+from tiler.errors import OutputError
+from tiler.finish import SCALE
+from tiler.kernels import NODATA
+from tiler.sinks.scratch import TILE, ScratchTiff, as_rasterio, checksum
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiler.spec import ClassSpec
+
+PREFIX = "TILER_"
+"""Of our tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One output file."""
+
+    path: Path
+    kind: str
+    """labels or probabilities."""
+    planes: slice
+    """Which planes of a block it holds."""
+    names: tuple[str, ...]
+    """Description of each band."""
+    classes: tuple[ClassSpec, ...]
+    tags: dict[str, str]
+    """Provenance: what the result depends on, and nothing else."""
+
+    @property
+    def colored(self) -> bool:
+        """Whether values are class numbers, so that a colour table says how to draw them."""
+        return self.kind == "labels" and len(self.names) == 1
+
+
+def build_cog(scratch: ScratchTiff, product: Product, target: Path) -> None:
+    """Turn a complete scratch file into a COG at ``target`` and verify it.
+
+    Raises
+    ------
+    OutputError
+        if it cannot be written, or does not read back as it was computed.
+    """
+    _describe(scratch, product)
+    scratch.close()
+    labels = product.kind == "labels"
+    try:
+        rasterio.shutil.copy(
+            scratch.path,
+            target,
+            driver="COG",
+            compress="DEFLATE",
+            blocksize=TILE,
+            # In-between labels do not exist; in-between probabilities do.
+            overview_resampling="NEAREST" if labels else "AVERAGE",
+            bigtiff="IF_SAFER",
+            num_threads="ALL_CPUS",
+        )
+    except RasterioError as error:
+        raise OutputError(f"cannot write {target}: {error}; is the disk full?") from None
+    _verify(target, scratch)
+
+
+def _describe(scratch: ScratchTiff, product: Product) -> None:
+    dataset = scratch.dataset
+    for band, name in enumerate(product.names, 1):
+        dataset.set_band_description(band, name)
+    if product.colored:
+        table = {value: (*c.color, 255) for value, c in enumerate(product.classes)}
+        dataset.write_colormap(1, {**table, NODATA: (0, 0, 0, 0)})
+    if product.kind == "probabilities":
+        dataset.scales = (SCALE,) * len(product.names)
+        dataset.offsets = (0.0,) * len(product.names)
+    classes = [{"value": i, "name": c.name, "color": c.color} for i, c in enumerate(product.classes)]
+    dataset.update_tags(**{PREFIX + "CLASSES": json.dumps(classes)}, **product.tags)
+
+
+def _verify(path: Path, scratch: ScratchTiff) -> None:
+    with rasterio.open(path) as dataset:
+        if dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
+            raise OutputError(f"{path} did not become a COG; report this with the GDAL version")
+        if max(dataset.shape) > TILE and not dataset.overviews(1):
+            raise OutputError(f"{path} has no overviews; report this with the GDAL version")
+        for window, expected in scratch.checksums.items():
+            if checksum(dataset.read(window=as_rasterio(window))) != expected:
+                raise OutputError(f"{path} does not read back as written at {window}; is the disk sound?")
+
+
+def read_classes(path: Path) -> list[str] | None:
+    """Class names from a label file of ours, None for another's."""
+    with rasterio.open(path) as dataset:
+        text = dataset.tags().get(PREFIX + "CLASSES")
+    return None if text is None else [c["name"] for c in json.loads(text)]

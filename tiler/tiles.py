@@ -1,0 +1,106 @@
+"""Raster -> tiles: read, fill, pad by mirroring, normalise. Tiles with nothing to say are left out.
+
+Padding happens here and nowhere else. It is the periodic mirror of ``np.pad(mode="reflect")`` over the
+whole raster, worked out per tile by index, so that it does not depend on where the tiles lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiler.flow import prefetch
+from tiler.geometry import Window
+from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from tiler.grid import Strip, TileGrid
+    from tiler.ports import Raster
+    from tiler.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """What the network is fed for one place of the grid."""
+
+    row: int
+    column: int
+    share: Window
+    """The pixels of the raster that this tile contributes to."""
+    inset: tuple[int, int]
+    """Where ``share`` begins inside the tile: (rows, columns)."""
+    input_CHW: NDArray[Any]
+    valid_HW: NDArray[np.bool_]
+    """Of ``share``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileReader:
+    """Reads the tiles of one raster for one network."""
+
+    raster: Raster
+    spec: ModelSpec
+    dtype: np.dtype[Any]
+    """What the network takes: an integer dtype is fed raw values, a float one normalised values."""
+
+    def tiles(self, strip: Strip, depth: int, threads: int) -> Iterator[Tile]:
+        """The tiles of a strip, row by row, without those whose share holds no valid pixel."""
+        places = ((row, column) for row in range(strip.grid.rows.count) for column in strip.columns)
+        for tile in prefetch(lambda place: self.read(strip, *place), places, depth, threads):
+            if tile is not None:
+                yield tile
+
+    def read(self, strip: Strip, row: int, column: int) -> Tile | None:
+        """One tile, or None if none of the pixels it contributes to is valid."""
+        share = strip.share(row, column)
+        top, left = strip.grid.rows.start(row), strip.grid.columns.start(column)
+        pixels = read_mirrored(self.raster, _tile_window(strip.grid, top, left))
+        inset = share.top - top, share.left - left
+        valid_HW = pixels.valid_HW[inset[0] :, inset[1] :][: share.height, : share.width]
+        if not valid_HW.any():
+            return None
+        return Tile(row, column, share, inset, network_input(pixels, self.spec, self.dtype), valid_HW)
+
+
+def _tile_window(grid: TileGrid, top: int, left: int) -> Window:
+    height, width = grid.tile
+    return Window(top, left, top + height, left + width)
+
+
+def network_input(pixels: Pixels, spec: ModelSpec, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Filled pixels as the network wants them: raw in its integer dtype, or normalised."""
+    filled_CHW = fill_invalid(pixels, fill_values(spec, pixels.raw_CHW.dtype))
+    if dtype.kind == "u":
+        return filled_CHW.astype(dtype, casting="safe", copy=False)
+    return normalise(filled_CHW, spec).astype(dtype, copy=False)
+
+
+def read_mirrored(raster: Raster, window: Window) -> Pixels:
+    """The pixels of a window that may reach beyond the raster, where they are mirrored."""
+    rows = mirrored(np.arange(window.top, window.bottom), raster.info.height)
+    columns = mirrored(np.arange(window.left, window.right), raster.info.width)
+    inside = Window(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    pixels = raster.read(inside)
+    if inside == window:
+        return pixels
+    index = np.ix_(rows - inside.top, columns - inside.left)
+    return Pixels(pixels.raw_CHW[:, index[0], index[1]], pixels.valid_HW[index])
+
+
+def mirrored(index: NDArray[np.int64], extent: int) -> NDArray[np.int64]:
+    """Fold indices back into ``[0, extent)`` as ``np.pad(mode="reflect")`` does.
+
+    >>> mirrored(np.arange(-2, 6), 3).tolist()
+    [2, 1, 0, 1, 2, 1, 0, 1]
+    """
+    if extent == 1:
+        return np.zeros_like(index)
+    period = 2 * (extent - 1)
+    folded = np.abs(index) % period
+    return np.asarray(np.minimum(folded, period - folded))

@@ -1,0 +1,93 @@
+"""Networks on disk: a folder that is there as a whole or not at all.
+
+Holds ``model.safetensors`` (weights), ``network.json`` (`UNetOptions`), ``spec.json`` (`ModelSpec`), and for
+the last epoch ``state.pt``, what a resumed run needs besides. Nothing is unpickled but tensors and numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tiler.errors import InputError
+from tiler.spec import ModelSpec
+from train.unet import UNet, UNetOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def save_checkpoint(folder: Path, net: UNet, spec: ModelSpec, state: dict[str, Any] | None = None) -> None:
+    """Write under another name, then swap: a kill leaves the old folder or the new one."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    save_file(weights, partial / "model.safetensors")
+    (partial / "network.json").write_text(json.dumps(asdict(net.options)) + "\n", encoding="utf-8")
+    (partial / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
+    if state is not None:
+        torch.save(state, partial / "state.pt")
+    _swap(partial, folder)
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    old = _old(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Undo a swap that a kill cut in two. Call before reading a checkpoint that is still written to."""
+    if not folder.exists() and _old(folder).exists():
+        _old(folder).rename(folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
+
+
+def load_checkpoint(folder: Path) -> tuple[UNet, ModelSpec]:
+    """The network, on the CPU and in evaluation mode, and what it says about itself.
+
+    Raises
+    ------
+    InputError
+        if the folder holds no checkpoint, or a damaged one.
+    """
+    try:
+        raw = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+        spec = ModelSpec.from_json((folder / "spec.json").read_text(encoding="utf-8"))
+        net = UNet(UNetOptions(**raw))
+        net.load_state_dict(load_file(folder / "model.safetensors"))
+    except FileNotFoundError as error:
+        missing = error.filename or folder / "model.safetensors"
+        raise InputError(f"a checkpoint is a folder like RUN/best, got {folder}: no {missing}") from None
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"checkpoint {folder} is damaged: {_one_line(error)}; train again") from None
+    return net.eval(), spec
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as state."""
+    try:
+        state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"the state in {folder} cannot be read: {_one_line(error)}; start anew with --overwrite"
+        ) from None
+    return state
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,114 @@
+"""What a run leaves for people: a line per epoch, ``log.csv``, ``curve.png``, and the table at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiler.metrics import Confusion
+
+SCORES = ("iou", "dice", "precision", "recall")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over ``crops_per_epoch`` crops."""
+
+    number: int
+    """From 1."""
+    loss: float
+    """Mean over its steps."""
+    lr: float
+    """At its last step."""
+    iou: tuple[float, ...]
+    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction."""
+    mean_iou: float
+    seconds: float
+
+    def line(self, epochs: int, names: tuple[str, ...]) -> str:
+        """For a log on a terminal."""
+        ious = "  ".join(f"{name} {iou:.3f}" for name, iou in zip(names, self.iou, strict=True))
+        return (
+            f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}  val IoU {self.mean_iou:.4f} ({ious})"
+            f"  {self.seconds:.1f} s"
+        )
+
+
+def write_log(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
+    """One row per epoch. Always written whole, so that a resumed run has one log."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds"])
+    for e in epochs:
+        values = (e.loss, e.lr, *e.iou, e.mean_iou)
+        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}"])
+    write_whole(path, text.getvalue().encode())
+
+
+def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
+    """Training loss, and validation IoU per class, over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    numbers = [e.number for e in epochs]
+    left.plot(numbers, [e.loss for e in epochs])
+    left.set(xlabel="epoch", ylabel="training loss")
+    for k, name in enumerate(names):
+        right.plot(numbers, [e.iou[k] for e in epochs], label=name)
+    right.set(xlabel="epoch", ylabel="validation IoU", ylim=(0, 1))
+    right.legend()
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_whole(path, image.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file; a kill leaves the old one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
+    """Per class and mean, as plain numbers; None where a class does not occur."""
+    table = {score: getattr(confusion, score) for score in SCORES}
+    per_class = {
+        name: {score: _number(values[k]) for score, values in table.items()} for k, name in enumerate(names)
+    }
+    return {
+        "classes": per_class,
+        "mean_iou": _number(confusion.mean_iou),
+        "accuracy": _number(confusion.accuracy),
+        "pixels": confusion.pixels,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else round(float(value), 6)  # noqa: PLR0124 - NaN differs from itself
+
+
+def score_table(result: dict[str, Any]) -> str:
+    """`scores` as lines of text."""
+    width = max(8, *map(len, result["classes"]))
+    head = f"{'class':{width}}" + "".join(f"{score:>11}" for score in SCORES)
+    rows = [f"{name:{width}}" + _cells(values) for name, values in result["classes"].items()]
+    return "\n".join([head, *rows, f"mean IoU {_cell(result['mean_iou']).strip()}"])
+
+
+def _cells(values: dict[str, float | None]) -> str:
+    return "".join(_cell(values[score]) for score in SCORES)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-':>11}" if value is None else f"{value:11.4f}"
+
+
+def epoch_to_plain(epoch: Epoch) -> dict[str, Any]:
+    """For the state on disk; `Epoch` with its items as keywords is the way back."""
+    return asdict(epoch)

@@ -1,0 +1,326 @@
+"""A training run from data to tested network, top to bottom.
+
+Everything random is a function of (seed, epoch, step), and the state on disk is replaced as a whole after
+each epoch. So a run that is killed and started again ends with the very weights of an unbroken one.
+It knows nothing of ONNX (`export`) or of the command line (`train.cli`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from tiler.errors import MissingError, TilerError, UsageError
+from tiler.spec import ModelSpec, default_classes
+from train.augment import Augment
+from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
+from train.crops import Crops, Keys, crop_loader
+from train.evaluate import evaluate
+from train.labelled import Library
+from train.loss import segmentation_loss
+from train.record import Epoch, draw_curve, epoch_to_plain, score_table, scores, write_log, write_whole
+from train.split import split_data
+from train.survey import survey
+from train.unet import UNet, UNetOptions, parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch.optim import Optimizer
+
+    from tiler.ports import RasterInfo
+    from train.options import TrainOptions
+    from train.split import Split
+    from train.survey import Survey
+
+OURS: Final = ("best", "last", "options.toml", "log.csv", "curve.png", "metrics.json")
+"""What a run writes, and what ``overwrite`` removes."""
+WARM_UP: Final = 0.1
+"""Share of all steps in which the learning rate rises."""
+CLIP: Final = 1.0
+"""Largest norm of the gradients; a rare odd batch does not throw the weights off."""
+
+
+def train(
+    options: TrainOptions,
+    outdir: Path,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train, or carry on; returns what ``metrics.json`` holds.
+
+    Parameters
+    ----------
+    options
+        What to train, and on what.
+    outdir
+        New, or that of an earlier run with the same options.
+    overwrite
+        Remove an earlier run first.
+    progress
+        Show a bar within each epoch, on a terminal.
+    say
+        Receives one line per event.
+
+    Raises
+    ------
+    TilerError
+        of the kind that says whose fault it is, with one line for people.
+    """
+    claim(outdir, options, overwrite=overwrite)
+    finished = outdir / "metrics.json"
+    if finished.exists():
+        say(f"{outdir} is finished; --overwrite starts anew")
+        result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        say(score_table(result.get("test") or result["val"]))
+        return result
+
+    # --- machine
+    accelerator = start_accelerator(options)
+    torch.manual_seed(options.seed)
+
+    # --- data
+    library = Library(len(options.classes))
+    split = split_data(options, library)
+    found = survey(split, library, options.classes)
+    say(data_summary(split, found, options))
+
+    # --- network
+    info = library.info(split.train[0].source)
+    net = UNet(UNetOptions(info.bands, len(options.classes), options.depth, options.width, options.up))
+    spec = model_spec(options, net, info, found)
+    say(
+        f"network: {parameters(net):,} parameters, stride {net.stride}, halo {net.halo}; "
+        f"on {accelerator.device}"
+    )
+
+    # --- loop
+    loop = Loop(options, accelerator, net, spec, split, library, outdir)
+    loop.resume(say)
+    loop.run(say, progress=progress)
+
+    # --- test, with the best weights in full precision
+    best, _ = load_checkpoint(outdir / "best")
+    best.to(accelerator.device)
+    result = {"best_epoch": loop.best_epoch, "epochs": options.epochs, "parameters": parameters(best)}
+    for name in ("val", "test"):
+        if parts := getattr(split, name):
+            confusion = evaluate(best, accelerator.device, parts, library, spec)
+            result[name] = scores(confusion, options.classes)
+    write_whole(finished, (json.dumps(result, indent=2) + "\n").encode())
+    which = "test" if split.test else "val"
+    say(f"{which} part, weights of epoch {loop.best_epoch}:")
+    say(score_table(result[which]))
+    return result
+
+
+def claim(outdir: Path, options: TrainOptions, *, overwrite: bool) -> None:
+    """Make the folder a run's own, or find that it is this run's.
+
+    Raises
+    ------
+    UsageError
+        if it holds something else.
+    """
+    told = outdir / "options.toml"
+    if outdir.exists() and not outdir.is_dir():
+        raise UsageError(f"OUTDIR is a folder, got the file {outdir}")
+    if overwrite:
+        remove_run(outdir)
+    if told.exists():
+        options.check_same(told.read_text(encoding="utf-8"))
+    elif outdir.exists() and any(outdir.iterdir()):
+        raise UsageError(f"OUTDIR is new, empty or an earlier run's, got {outdir}; name another")
+    outdir.mkdir(parents=True, exist_ok=True)
+    if not told.exists():
+        write_whole(told, options.to_toml().encode())
+
+
+def remove_run(outdir: Path) -> None:
+    """Remove what runs write, and nothing else."""
+    for name in OURS:
+        for path in (outdir / f"{name}{suffix}" for suffix in ("", ".partial", ".old")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def start_accelerator(options: TrainOptions) -> Accelerator:
+    """The device and precision that were asked for, or an error: never a slower one in silence."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise MissingError(
+            "--device cuda needs a CUDA GPU and a PyTorch built for it, found none; use --device cpu"
+        )
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    torch.backends.cudnn.deterministic = True
+    cpu = options.device == "cpu" or not torch.accelerator.is_available()
+    if cpu and options.precision == "fp16":
+        raise UsageError("--precision fp16 needs a GPU, got a CPU; use no or bf16")
+    accelerator = Accelerator(cpu=cpu, mixed_precision=options.precision)
+    if accelerator.num_processes > 1:
+        raise UsageError(
+            f"training runs in one process, got {accelerator.num_processes}; start it without a launcher"
+        )
+    return accelerator
+
+
+def model_spec(options: TrainOptions, net: UNet, info: RasterInfo, found: Survey) -> ModelSpec:
+    """What the model will say about itself: bytes become 0 to 1, then each band is standardised."""
+    scale = 1 / 255 if info.dtype == "uint8" else 1.0
+    numbers = options.bands or range(1, info.bands + 1)
+    return ModelSpec(
+        bands=tuple(f"band {number}" for number in numbers),
+        classes=default_classes(options.classes),
+        scale=(scale,) * info.bands,
+        mean=tuple(float(m) * scale for m in found.moments.mean_C),
+        std=tuple(float(s) * scale for s in found.moments.deviation),
+        stride=net.stride,
+        halo=net.halo,
+        exact=net.exact,
+        resolution=options.resolution or (round(sum(info.ground) / 2, 6) if info.ground else None),
+        attribution=options.attribution,
+    )
+
+
+def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
+    """One line per part: how much there is, and of what."""
+    lines = []
+    for name, counts_K in found.pixels.items():
+        area = sum(part.window.area for part in getattr(split, name))
+        share = ", ".join(
+            f"{c} {n / max(counts_K.sum(), 1):.1%}" for c, n in zip(options.classes, counts_K, strict=True)
+        )
+        lines.append(f"{name:5} {area / 1e6:8.2f} Mpx, labelled {counts_K.sum() / max(area, 1):.0%}: {share}")
+    return "\n".join(lines)
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """One cycle: a linear rise to the peak, then half a cosine down to nothing.
+
+    >>> [round(learning_rate(step, 10, 1.0), 2) for step in (0, 1, 5, 9)]
+    [1.0, 0.97, 0.41, 0.0]
+    """
+    rise = max(1, round(WARM_UP * steps))
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise + 1) / (steps - rise + 1)))
+
+
+@dataclass(slots=True, eq=False)
+class Loop:
+    """The epochs, and what is carried from one to the next."""
+
+    options: TrainOptions
+    accelerator: Accelerator
+    net: UNet
+    spec: ModelSpec
+    split: Split
+    library: Library
+    outdir: Path
+    epochs: list[Epoch] = field(default_factory=list, init=False)
+    """Finished ones."""
+    best_epoch: int = field(default=0, init=False)
+    """Number of the one with the highest mean IoU on the validation part, the first among equals."""
+    model: Any = field(init=False)
+    """`net`, on the device and in the precision that were asked for."""
+    optimizer: Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Channels last in memory: the convolutions of a CPU are a third faster with it.
+        net: Any = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(net.parameters(), lr=self.options.lr, weight_decay=0.01)
+        self.model, self.optimizer = self.accelerator.prepare(net, optimizer)
+
+    @property
+    def best_score(self) -> float:
+        """Mean IoU of the best epoch so far."""
+        return self.epochs[self.best_epoch - 1].mean_iou if self.best_epoch else -1.0
+
+    def run(self, say: Callable[[str], None], *, progress: bool) -> None:
+        """All epochs that are not finished yet."""
+        crops = Crops(self.split.train, self.library, self.spec, self.options.crop, self.options.seed)
+        keys = Keys(self.options.crops_per_epoch)
+        loader = crop_loader(crops, keys, self.options)
+        augment = Augment(self.options.seed)
+
+        for epoch in range(len(self.epochs), self.options.epochs):
+            began = time.perf_counter()
+            keys.epoch = epoch
+            hidden = None if progress else True  # None: hidden unless on a terminal
+            batches = tqdm(loader, f"epoch {epoch + 1}", leave=False, disable=hidden)
+
+            self.model.train()
+            total = 0.0
+            for step, (pixels_NCHW, target_NHW) in enumerate(batches):
+                batch = pixels_NCHW.to(self.accelerator.device), target_NHW.to(self.accelerator.device)
+                total += self.learn(*augment(*batch, epoch, step), epoch * len(loader) + step, len(loader))
+            self.check_finite(total, epoch)
+
+            confusion = evaluate(self.model, self.accelerator.device, self.split.val, self.library, self.spec)
+            iou = tuple(confusion.iou.tolist())
+            lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - began
+            self.epochs.append(Epoch(epoch + 1, total / len(loader), lr, iou, confusion.mean_iou, seconds))
+            self.save()
+            say(self.epochs[-1].line(self.options.epochs, self.options.classes))
+
+    def learn(self, pixels_NCHW: torch.Tensor, target_NHW: torch.Tensor, step: int, per_epoch: int) -> float:
+        """One step of the optimizer; returns the loss before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.options.epochs * per_epoch, self.options.lr)
+        logits_NKHW = self.model(pixels_NCHW.contiguous(memory_format=torch.channels_last))
+        loss = segmentation_loss(logits_NKHW, target_NHW)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def check_finite(self, total: float, epoch: int) -> None:
+        """Stop rather than go on with weights that are no numbers."""
+        if not math.isfinite(total):
+            raise TilerError(
+                f"training diverged in epoch {epoch + 1}: its loss is {total}; lower --lr and --overwrite"
+            )
+
+    def save(self) -> None:
+        """Keep the epoch that was just finished: for a resumed run, and for people."""
+        if self.epochs[-1].mean_iou > self.best_score:
+            self.best_epoch = len(self.epochs)
+            save_checkpoint(self.outdir / "best", self.net, self.spec)
+        scaler = self.accelerator.scaler
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "epochs": [epoch_to_plain(epoch) for epoch in self.epochs],
+            "best_epoch": self.best_epoch,
+        }
+        save_checkpoint(self.outdir / "last", self.net, self.spec, state)
+        write_log(self.outdir / "log.csv", self.epochs, self.options.classes)
+        draw_curve(self.outdir / "curve.png", self.epochs, self.options.classes)
+
+    def resume(self, say: Callable[[str], None]) -> None:
+        """Take up what an earlier run left, if it finished an epoch."""
+        last = self.outdir / "last"
+        recover(last)
+        recover(self.outdir / "best")
+        if not last.exists():
+            return
+        weights, _ = load_checkpoint(last)
+        self.net.load_state_dict(weights.state_dict())
+        state = load_state(last)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.best_epoch = state["best_epoch"]
+        say(f"carrying on after epoch {len(self.epochs)}")

@@ -1,0 +1,111 @@
+"""One streamed look at all data before training: that it can be used, and how its values are distributed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tiler.errors import InputError
+from tiler.geometry import Window
+from train.loss import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from tiler.pixels import Pixels
+    from train.labelled import Library
+    from train.split import Split
+
+SIDE: Final = 1024
+"""Of the squares that are read at a time, pixels."""
+
+
+@dataclass(slots=True, eq=False)
+class Moments:
+    """Mean and standard deviation per band of pixels that stream by, without ever squaring a large number."""
+
+    bands: int
+    count: int = field(default=0, init=False)
+    mean_C: NDArray[np.float64] = field(init=False)
+    squares_C: NDArray[np.float64] = field(init=False)
+    """Sum of squared distances from the mean."""
+
+    def __post_init__(self) -> None:
+        self.mean_C, self.squares_C = np.zeros(self.bands), np.zeros(self.bands)
+
+    def add(self, pixels: Pixels) -> None:
+        """Pool the valid pixels, after Chan, Golub and LeVeque (1979)."""
+        values_CN = pixels.raw_CHW[:, pixels.valid_HW].astype(np.float64)
+        count = values_CN.shape[1]
+        if not count:
+            return
+        mean_C = values_CN.mean(axis=1)
+        apart_C = mean_C - self.mean_C
+        self.squares_C += ((values_CN - mean_C[:, None]) ** 2).sum(axis=1)
+        self.squares_C += apart_C**2 * (self.count * count / (self.count + count))
+        self.mean_C += apart_C * (count / (self.count + count))
+        self.count += count
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """Standard deviation, population form."""
+        return np.asarray(np.sqrt(self.squares_C / max(self.count, 1)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """What the look found."""
+
+    moments: Moments
+    """Of the training part, raw units."""
+    pixels: dict[str, NDArray[np.int64]]
+    """Per part (train, val, test): labelled pixels of each class."""
+
+
+def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
+    """Read everything once.
+
+    Raises
+    ------
+    InputError
+        if a mask holds an unknown value, a class never occurs in the training part, a part has no labelled
+        pixel, or a band is constant.
+    """
+    moments = Moments(library.info(split.train[0].source).bands)
+    pixels = {name: np.zeros(len(names), np.int64) for name in ("train", "val", "test")}
+    for name in pixels:
+        for part in getattr(split, name):
+            for window in squares(part.window):
+                raw, target_HW = library.open(part.source).read(window)
+                pixels[name] += np.bincount(target_HW[target_HW != IGNORE], minlength=len(names))
+                if name == "train":
+                    moments.add(raw)
+    found = Survey(moments, pixels)
+    _check(found, names, has_test=bool(split.test))
+    return found
+
+
+def squares(window: Window) -> Iterator[Window]:
+    """Cut a window into squares, smaller at its right and bottom."""
+    for top in range(window.top, window.bottom, SIDE):
+        for left in range(window.left, window.right, SIDE):
+            yield Window(top, left, min(top + SIDE, window.bottom), min(left + SIDE, window.right))
+
+
+def _check(found: Survey, names: tuple[str, ...], *, has_test: bool) -> None:
+    absent = [name for name, count in zip(names, found.pixels["train"], strict=True) if not count]
+    if absent:
+        raise InputError(
+            f"every class occurs in the training part, got no pixel of {absent[0]!r}; mask values that are "
+            f"nodata or {IGNORE} are not counted: check the masks and --classes"
+        )
+    for name in ("val", "test") if has_test else ("val",):
+        if not found.pixels[name].any():
+            raise InputError(f"the {name} part has labelled pixels, got none; give it more with --{name}")
+    flat = np.flatnonzero(found.moments.deviation == 0)
+    if flat.size:
+        raise InputError(f"every band varies, band {flat[0] + 1} is constant; leave it out with --bands")
