@@ -8,4 +8,4 @@ from export.cli import main
 from tiler.cli.main import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(run_command(main, name="python -m export"))

@@ -6,7 +6,9 @@ names of the input's axes say. The `ModelSpec` travels inside, so that nothing e
 
 from __future__ import annotations
 
+import logging
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from tiler.errors import InputError, OutputError
 from tiler.spec import METADATA_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -82,9 +85,7 @@ def trace(net: UNet) -> onnx.ModelProto:
         2, net.options.in_channels, side, side
     )  # a batch of one would become a constant
     sides = {2: net.stride * Dim("h"), 3: net.stride * Dim("w")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the exporter's own use of torch
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_exporter():
         program = torch.onnx.export(
             net.eval(),
             (example_NCHW,),
@@ -98,6 +99,20 @@ def trace(net: UNet) -> onnx.ModelProto:
     if program is None:
         raise InputError("the exporter returned no graph")
     return program.model_proto
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Hold back what the exporter says about its own use of torch, and about torchvision, not needed here."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def torch_network(net: UNet) -> Any:  # noqa: ANN401 - a plain function
@@ -127,5 +142,5 @@ def check(found: list[Agreement], tolerance: float) -> None:
     if not worst.difference <= tolerance:
         raise InputError(
             f"the file and the network differ by at most --tolerance {tolerance:g} of the logits' deviation, "
-            f" got {worst.difference:.3g} at {' x '.join(map(str, worst.shape))}; not written"
+            f"got {worst.difference:.3g} at {' x '.join(map(str, worst.shape))}; not written"
         )

@@ -171,10 +171,10 @@ def _finest_below(native: GdalRaster, height: int, width: int) -> GdalRaster:
 
 
 def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:
-    if not allow_vrt:
+    """Formats that are tried; VRT only when allowed, and only under its own name, after a look inside."""
+    if not allow_vrt or path.suffix.lower() != ".vrt" or not path.is_file():
         return DRIVERS
-    if path.suffix.lower() == ".vrt" and path.is_file():
-        _check_vrt(path)
+    _check_vrt(path)
     return (*DRIVERS, "VRT")
 
 

@@ -41,11 +41,16 @@ class Job:
     """A run that is settled but not begun."""
 
     source: Path
-    raster: Raster
+    reader: TileReader
     model: Model
     finisher: Finisher
     options: RunOptions
     plan: Plan
+
+    @property
+    def raster(self) -> Raster:
+        """What the network is fed from."""
+        return self.reader.raster
 
     @property
     def tags(self) -> dict[str, str]:
@@ -91,9 +96,10 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
         resolution=options.resolution,  # type: ignore[arg-type] # checked by RunOptions
         allow_vrt=options.allow_vrt,
     )
+    reader = TileReader(raster, model.spec, model.dtype)
     finisher = Finisher(model.spec, model.channels, options.output)
     plan = make_plan(raster.info, model, finisher, options)
-    return Job(Path(source), raster, model, finisher, options, plan)
+    return Job(Path(source), reader, model, finisher, options, plan)
 
 
 def plan(source: str | Path, model: Model | str | Path, options: RunOptions | None = None) -> Plan:
@@ -189,14 +195,15 @@ def _carry_out(job: Job, output: Path, folder: RunFolder, observer: Observer, st
             observer(BlockStored(str(block.window), block.window.area, done, total))
         if done != info.height * info.width:
             raise OutputError(f"every pixel is stored once, got {done} of {info.height * info.width}")
-        report_path, config_path = _write_config(job, output, folder)
+        report_path = folder.place(output.with_suffix(".report.json"))
+        settings = asdict(replace(job.options, overwrite=False))
+        folder.place(output.with_suffix(".config.toml")).write_text(to_toml(settings))
         for scratch, product in zip(scratches, made, strict=True):
             observer(Finishing(str(product.path)))
             with stopwatch.timing("finish"):
                 build_cog(scratch, product, folder.place(product.path))
     report = _report(job, made, info, tally, backend, stopwatch, time.perf_counter() - start)
     report_path.write_text(report.to_json() + "\n")
-    del config_path
     return report
 
 
@@ -204,7 +211,7 @@ def _blocks(
     job: Job, backend: TimedBackend, stopwatch: Stopwatch, folder: RunFolder
 ) -> tuple[RasterInfo, Iterator[Block]]:
     """The blocks of the output, and the raster info of the grid they are on."""
-    reader = TileReader(TimedRaster(job.raster, stopwatch), job.model.spec, job.model.dtype)
+    reader = replace(job.reader, raster=TimedRaster(job.raster, stopwatch))
     blocks = segment_blocks(reader, backend, job.finisher, job.plan)
     if job.options.grid == "model":
         return job.raster.info, blocks
@@ -213,13 +220,6 @@ def _blocks(
     )
     scratch = ScratchTiff(folder.path / "model-grid.tif", job.raster.info, slice(0, job.finisher.planes))
     return native.info, source_grid_blocks(blocks, scratch, native, job.plan.block)
-
-
-def _write_config(job: Job, output: Path, folder: RunFolder) -> tuple[Path, Path]:
-    report_path = folder.place(output.with_suffix(".report.json"))
-    config_path = folder.place(output.with_suffix(".config.toml"))
-    config_path.write_text(to_toml(asdict(replace(job.options, overwrite=False))))
-    return report_path, config_path
 
 
 def _report(

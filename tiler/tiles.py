@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiler.errors import InputError
 from tiler.flow import prefetch
 from tiler.geometry import Window
 from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
@@ -48,6 +49,14 @@ class TileReader:
     spec: ModelSpec
     dtype: np.dtype[Any]
     """What the network takes: an integer dtype is fed raw values, a float one normalised values."""
+
+    def __post_init__(self) -> None:
+        stored = self.raster.info.dtype
+        if self.dtype.kind == "u" and not np.can_cast(stored, self.dtype, "safe"):
+            raise InputError(
+                f"the network takes raw {self.dtype} pixels, got {stored} in {self.raster.info.name}; "
+                "convert the raster"
+            )
 
     def tiles(self, strip: Strip, depth: int, threads: int) -> Iterator[Tile]:
         """The tiles of a strip, row by row, without those whose share holds no valid pixel."""

@@ -8,4 +8,4 @@ from tiler.cli.main import run_command
 from train.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(run_command(main, name="python -m train"))

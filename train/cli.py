@@ -8,34 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from train.options import PRECISIONS, TrainOptions, read_config
+from tiler.cli.options import BANDS, NAMES, config_option
+from tiler.errors import MissingError
+from train.options import PRECISIONS, TrainOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT = {f.name: f.default for f in fields(TrainOptions)}
-
-
-def from_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Let a file give what the command line does not."""
-    if path is not None:
-        known = {f.name for f in fields(TrainOptions)} | {"overwrite", "quiet"}
-        context.default_map = read_config(path, known)
-
-
-def split_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    """``a,b`` to a tuple."""
-    return tuple(name.strip() for name in text.split(","))
-
-
-def split_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """``1,2`` to a tuple."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"band numbers are like 1,2,3, got {text!r}") from None
 
 
 def option(name: str, help_text: str, **more: Any) -> Callable[..., Any]:  # noqa: ANN401 - as click has it
@@ -56,10 +36,10 @@ def option(name: str, help_text: str, **more: Any) -> Callable[..., Any]:  # noq
     "--classes",
     required=True,
     metavar="NAME,NAME",
-    callback=split_names,
+    type=NAMES,
     help="Names of the mask's values 0, 1, ...; 255 is not known.",
 )
-@option("bands", "Band numbers, from 1.  [default: all but alpha]", metavar="1,2,3", callback=split_numbers)
+@option("bands", "Band numbers, from 1.  [default: all but alpha]", metavar="N,N..", type=BANDS)
 @option("resolution", "Metres per pixel to train at.  [default: the rasters' own]", type=float)
 @option("depth", "Poolings of the U-Net, 1 to 6.", type=int)
 @option("width", "Channels of its first block.", type=int)
@@ -77,15 +57,7 @@ def option(name: str, help_text: str, **more: Any) -> Callable[..., Any]:  # noq
 @option("device", "Where to compute.", type=click.Choice(["auto", "cpu", "cuda"]))
 @option("threads", "CPU threads.  [default: as PyTorch chooses]", type=int)
 @option("workers", "Processes that read crops.", type=int)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
-    is_eager=True,
-    expose_value=False,
-    callback=from_config,
-    help="Options from a file, such as an OUTDIR/options.toml.",
-)
+@config_option
 @click.option("--overwrite", is_flag=True, help="Remove an earlier run in OUTDIR first.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def main(outdir: Path, overwrite: bool, quiet: bool, **told: Any) -> None:  # noqa: ANN401 - options, checked below
@@ -96,8 +68,10 @@ def main(outdir: Path, overwrite: bool, quiet: bool, **told: Any) -> None:  # no
     metrics.json and options.toml.
     """
     options = TrainOptions(**told)
-    from train.run import train
-
+    try:
+        from train.run import train
+    except ModuleNotFoundError as error:
+        raise MissingError(f"training needs {error.name}; pip install 'gigatiler[train]'") from None
     train(options, outdir, overwrite=overwrite, progress=not quiet, say=_silent if quiet else click.echo)
 
 

@@ -56,10 +56,14 @@ class Crops(Dataset[tuple["Tensor", "Tensor"]]):
 
 
 def random_window(inside: Window, side: int, rng: np.random.Generator) -> Window:
-    """A square anywhere inside; narrower where there is no room for it."""
+    """A square around any pixel, each as likely, moved inside; narrower where there is no room for it.
+
+    A square anywhere inside would hardly ever show the pixels of a corner.
+    """
     height, width = min(side, inside.height), min(side, inside.width)
-    top = int(rng.integers(inside.top, inside.bottom - height + 1))
-    left = int(rng.integers(inside.left, inside.right - width + 1))
+    middle = rng.integers((inside.top, inside.left), (inside.bottom, inside.right))
+    top = int(np.clip(middle[0] - height // 2, inside.top, inside.bottom - height))
+    left = int(np.clip(middle[1] - width // 2, inside.left, inside.right - width))
     return Window(top, left, top + height, left + width)
 
 

@@ -1,19 +1,16 @@
-"""What a training run is told. Also its file form: TOML, in which every option is a key.
+"""What a training run is told, checked.
 
 `TrainOptions` is the one place with default values.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from typing import Final
 
 from tiler.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tiler.toml import to_toml
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
 FREE: Final = ("device", "threads", "workers")
@@ -114,15 +111,8 @@ class TrainOptions:
             raise UsageError(f"--threads is at least 1, got {self.threads}")
 
     def to_toml(self) -> str:
-        """One ``key = value`` line per option that is set, with keys as on the command line."""
-        lines = (f"{_key(name)} = {json.dumps(value)}" for name, value in self._told().items())
-        return "\n".join(lines) + "\n"
-
-    def _told(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["classes"] = ",".join(self.classes)
-        values["bands"] = self.bands and ",".join(map(str, self.bands))
-        return {name: value for name, value in values.items() if value not in (None, ())}
+        """One ``key = value`` line per option that is set; the file can be given as ``--config``."""
+        return to_toml(asdict(self))
 
     def check_same(self, earlier_toml: str) -> None:
         """Refuse to carry on a run that began with other options.
@@ -136,34 +126,11 @@ class TrainOptions:
         for key in sorted((before.keys() | now.keys()) - set(FREE)):
             if before.get(key) != now.get(key):
                 raise UsageError(
-                    f"a run is carried on with the options it began with: --{key} was "
+                    f"a run is carried on with the options it began with: {_flag(key)} was "
                     f"{before.get(key, 'not given')}, got {now.get(key, 'nothing')}; "
                     "give the old value, or --overwrite to start anew"
                 )
 
 
-def read_config(path: Path, known: set[str]) -> dict[str, Any]:
-    """Options from a TOML file, by their Python names.
-
-    Raises
-    ------
-    UsageError
-        if it is no TOML file, or has a key that is no option.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"--config is a TOML file, got {path}: {' '.join(str(error).split())}") from None
-    unknown = sorted(key for key in raw if key.replace("-", "_") not in known)
-    if unknown:
-        options = ", ".join(sorted(map(_key, known)))
-        raise UsageError(f"keys of --config are options, got {unknown[0]!r} in {path}; known: {options}")
-    return {key.replace("-", "_"): value for key, value in raw.items()}
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def _flag(name: str) -> str:
-    return f"--{_key(name)}"
+    return f"--{name.replace('_', '-')}"

@@ -7,6 +7,7 @@ It knows nothing of ONNX (`export`) or of the command line (`train.cli`).
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from train.split import Split
     from train.survey import Survey
 
-OURS: Final = ("best", "last", "options.toml", "log.csv", "curve.png", "metrics.json")
-"""What a run writes, and what ``overwrite`` removes."""
+OURS: Final = ("best", "last", "log.csv", "curve.png", "metrics.json", "options.toml")
+"""What a run writes, and what ``overwrite`` removes, in this order: the last one tells that it is a run's."""
 WARM_UP: Final = 0.1
 """Share of all steps in which the learning rate rises."""
+KEPT: Final = 0.99
+"""Share of the averaged weights that one step keeps; they follow the last hundred steps or so."""
 CLIP: Final = 1.0
 """Largest norm of the gradients; a rare odd batch does not throw the weights off."""
 
@@ -78,7 +81,9 @@ def train(
     TilerError
         of the kind that says whose fault it is, with one line for people.
     """
-    claim(outdir, options, overwrite=overwrite)
+    if overwrite:
+        remove_run(outdir)
+    check_outdir(outdir, options)
     finished = outdir / "metrics.json"
     if finished.exists():
         say(f"{outdir} is finished; --overwrite starts anew")
@@ -107,10 +112,11 @@ def train(
 
     # --- loop
     loop = Loop(options, accelerator, net, spec, split, library, outdir)
+    claim(outdir, options)
     loop.resume(say)
     loop.run(say, progress=progress)
 
-    # --- test, with the best weights in full precision
+    # --- test, with the best weights
     best, _ = load_checkpoint(outdir / "best")
     best.to(accelerator.device)
     result = {"best_epoch": loop.best_epoch, "epochs": options.epochs, "parameters": parameters(best)}
@@ -125,8 +131,8 @@ def train(
     return result
 
 
-def claim(outdir: Path, options: TrainOptions, *, overwrite: bool) -> None:
-    """Make the folder a run's own, or find that it is this run's.
+def check_outdir(outdir: Path, options: TrainOptions) -> None:
+    """Find a folder that is free, or holds this very run.
 
     Raises
     ------
@@ -136,19 +142,23 @@ def claim(outdir: Path, options: TrainOptions, *, overwrite: bool) -> None:
     told = outdir / "options.toml"
     if outdir.exists() and not outdir.is_dir():
         raise UsageError(f"OUTDIR is a folder, got the file {outdir}")
-    if overwrite:
-        remove_run(outdir)
     if told.exists():
         options.check_same(told.read_text(encoding="utf-8"))
-    elif outdir.exists() and any(outdir.iterdir()):
+    elif outdir.exists() and {p.name for p in outdir.iterdir()} - {"options.toml.partial"}:
         raise UsageError(f"OUTDIR is new, empty or an earlier run's, got {outdir}; name another")
+
+
+def claim(outdir: Path, options: TrainOptions) -> None:
+    """Write down whose folder it is."""
     outdir.mkdir(parents=True, exist_ok=True)
-    if not told.exists():
-        write_whole(told, options.to_toml().encode())
+    if not (outdir / "options.toml").exists():
+        write_whole(outdir / "options.toml", options.to_toml().encode())
 
 
 def remove_run(outdir: Path) -> None:
-    """Remove what runs write, and nothing else."""
+    """Remove what an earlier run wrote, and nothing else."""
+    if not (outdir / "options.toml").is_file():
+        return
     for name in OURS:
         for path in (outdir / f"{name}{suffix}" for suffix in ("", ".partial", ".old")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -231,11 +241,14 @@ class Loop:
     """Finished ones."""
     best_epoch: int = field(default=0, init=False)
     """Number of the one with the highest mean IoU on the validation part, the first among equals."""
+    average: UNet = field(init=False)
+    """`net` averaged over its last steps: calmer and better than any single one. It is validated and kept."""
     model: Any = field(init=False)
     """`net`, on the device and in the precision that were asked for."""
     optimizer: Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
+        self.average = copy.deepcopy(self.net).to(self.accelerator.device)
         # Channels last in memory: the convolutions of a CPU are a third faster with it.
         net: Any = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(net.parameters(), lr=self.options.lr, weight_decay=0.01)
@@ -266,7 +279,9 @@ class Loop:
                 total += self.learn(*augment(*batch, epoch, step), epoch * len(loader) + step, len(loader))
             self.check_finite(total, epoch)
 
-            confusion = evaluate(self.model, self.accelerator.device, self.split.val, self.library, self.spec)
+            confusion = evaluate(
+                self.average, self.accelerator.device, self.split.val, self.library, self.spec
+            )
             iou = tuple(confusion.iou.tolist())
             lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - began
             self.epochs.append(Epoch(epoch + 1, total / len(loader), lr, iou, confusion.mean_iou, seconds))
@@ -283,7 +298,16 @@ class Loop:
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
+        self.follow(step)
         return float(loss.detach())
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Move the average towards the network, in the beginning faster."""
+        kept = min(KEPT, (step + 1) / (step + 10))
+        now = self.net.state_dict()
+        for name, value in self.average.state_dict().items():
+            value.lerp_(now[name], 1 - kept) if value.is_floating_point() else value.copy_(now[name])
 
     def check_finite(self, total: float, epoch: int) -> None:
         """Stop rather than go on with weights that are no numbers."""
@@ -296,9 +320,10 @@ class Loop:
         """Keep the epoch that was just finished: for a resumed run, and for people."""
         if self.epochs[-1].mean_iou > self.best_score:
             self.best_epoch = len(self.epochs)
-            save_checkpoint(self.outdir / "best", self.net, self.spec)
+            save_checkpoint(self.outdir / "best", self.average, self.spec)
         scaler = self.accelerator.scaler
         state = {
+            "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "epochs": [epoch_to_plain(epoch) for epoch in self.epochs],
@@ -318,6 +343,7 @@ class Loop:
         weights, _ = load_checkpoint(last)
         self.net.load_state_dict(weights.state_dict())
         state = load_state(last)
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])

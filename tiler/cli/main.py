@@ -69,13 +69,13 @@ class Commands(click.Group):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tiler")
 def tiler() -> None:
-    r"""Segment images too large for memory.
+    """Segment images too large for memory.
 
     \b
     tiler demo                             see it work
     tiler plan SCENE MODEL                 what it would take
     tiler segment SCENE MODEL OUTPUT.tif   do it
-    """
+    """  # noqa: D301 - click wants the character itself
 
 
 rio_tiler: Final = click.CommandCollection(

@@ -18,10 +18,12 @@ FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("source", type=FILE)
 @click.argument("model", type=FILE)
-@click.argument("output", metavar="OUTPUT.tif", type=FILE)
+@click.argument("destination", metavar="OUTPUT.tif", type=FILE)
 @run_options
 @log_options
-def segment(source: Path, model: Path, output: Path, options: RunOptions, log: str, quiet: bool) -> None:
+def segment(
+    source: Path, model: Path, destination: Path, options: RunOptions, log: str, quiet: bool
+) -> None:
     """Segment one raster into a cloud-optimised GeoTIFF.
 
     SOURCE is a GeoTIFF, COG, JPEG 2000, PNG or JPEG of any size, MODEL an ONNX file. Beside the output lie
@@ -31,7 +33,7 @@ def segment(source: Path, model: Path, output: Path, options: RunOptions, log: s
     from tiler.cli.tables import print_report
     from tiler.run import segment as run
 
-    report = run(source, model, output, options, observer(log, quiet))
+    report = run(source, model, destination, options, observer(log, quiet))
     if not quiet and log == "text":
         print_report(report)
 

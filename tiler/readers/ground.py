@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from rasterio.errors import CRSError, RasterioError, WarpOperationError
+from rasterio._err import CPLE_BaseError  # no public name, and no RasterioError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def pixel_vectors(crs: CRS, transform: Affine, row: float, column: float) -> tup
 def _lonlat(crs: CRS, points: list[tuple[float, float]]) -> list[tuple[float, float]] | None:
     try:
         longitudes, latitudes = transform_points(crs, WGS84, [p[0] for p in points], [p[1] for p in points])
-    except (CRSError, WarpOperationError, RasterioError):
+    except (CPLE_BaseError, RasterioError):
         return None
     if not all(map(math.isfinite, [*longitudes, *latitudes])):
         return None

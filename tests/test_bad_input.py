@@ -1,0 +1,337 @@
+"""Bad input: one line on stderr, the right exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import rasterio
+from onnx import TensorProto, helper
+
+import networks
+from tiler.cli.main import run_command, tiler
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """A folder with a good raster and a good model."""
+    write_raster(tmp_path / "good.tif", np.full((3, 40, 50), 100, np.uint8))
+    networks.pixelwise(tmp_path / "good.onnx")
+    return tmp_path
+
+
+def write_raster(path: Path, raw_CHW, **profile) -> Path:
+    """A small GeoTIFF."""
+    bands, height, width = raw_CHW.shape
+    shape = {"count": bands, "height": height, "width": width, "dtype": raw_CHW.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **profile) as dataset:
+        dataset.write(raw_CHW)
+    return path
+
+
+def refused(capsys, folder: Path, arguments, *words, code=2) -> None:
+    """Run, and check the one line, the exit code, and that no file was added or changed."""
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert run_command(tiler, [str(a) for a in arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err, err
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def segment(place, source="good.tif", model="good.onnx", output="out.tif", *more):
+    """The arguments of a run in ``place``."""
+    return ["segment", place / source, place / model, place / output, *more]
+
+
+def test_the_good_pair_is_good(place):
+    """Else every refusal below might have another cause."""
+    assert run_command(tiler, [str(a) for a in segment(place)]) == 0
+
+
+def test_missing_source(place, capsys):
+    refused(capsys, place, segment(place, "none.tif"), "no such file", "none.tif")
+
+
+def test_directory_as_source(place, capsys):
+    (place / "folder").mkdir()
+    refused(capsys, place, segment(place, "folder"), "got a directory")
+
+
+def test_truncated_tiff(place, capsys):
+    content = (place / "good.tif").read_bytes()
+    (place / "cut.tif").write_bytes(content[:100])
+    refused(capsys, place, segment(place, "cut.tif"), "cut.tif")
+
+
+def test_text_named_tif(place, capsys):
+    (place / "text.tif").write_text("not a raster\n")
+    refused(capsys, place, segment(place, "text.tif"), "cannot open", "text.tif")
+
+
+def test_empty_tif(place, capsys):
+    (place / "empty.tif").touch()
+    refused(capsys, place, segment(place, "empty.tif"), "cannot open", "empty.tif")
+
+
+class Visits(http.server.BaseHTTPRequestHandler):
+    """Counts requests."""
+
+    seen: list[str] = []  # noqa: RUF012 - shared on purpose
+
+    def do_GET(self):
+        self.seen.append(self.path)
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("flag", [[], ["--allow-vrt"]])
+@pytest.mark.parametrize("name", ["trap.tif", "trap.vrt"])
+def test_a_vrt_that_points_at_an_address_fetches_nothing(place, capsys, name, flag):
+    """Whatever it is called, and even where VRT is allowed."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Visits)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/x.tif"
+        (place / name).write_text(
+            f'<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="1">'
+            f"<SimpleSource><SourceFilename>/vsicurl/{address}</SourceFilename><SourceBand>1</SourceBand>"
+            f"</SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+        refused(capsys, place, segment(place, name, "good.onnx", "out.tif", *flag), name)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert Visits.seen == []
+
+
+def test_wms_description_named_tif(place, capsys):
+    (place / "wms.tif").write_text(
+        '<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:9/</ServerUrl></Service></GDAL_WMS>'
+    )
+    refused(capsys, place, segment(place, "wms.tif"), "cannot open")
+
+
+def test_wrong_band_count(place, capsys):
+    write_raster(place / "four.tif", np.zeros((4, 8, 8), np.uint8), photometric="MINISBLACK")
+    refused(capsys, place, segment(place, "four.tif"), "3 bands", "got 4", "--bands 1,2,3")
+
+
+def test_band_that_is_not_there(place, capsys):
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "out.tif", "--bands", "1,2,9"), "bands 1 to 3")
+
+
+def test_dtype_that_is_not_supported(place, capsys):
+    write_raster(place / "double.tif", np.zeros((3, 8, 8), np.float64))
+    refused(capsys, place, segment(place, "double.tif"), "float64")
+
+
+def test_too_wide_pixels_for_an_integer_network(place, capsys):
+    networks.pixelwise(place / "bytes.onnx", kind=TensorProto.FLOAT)
+    write_raster(place / "wide.tif", np.zeros((3, 8, 8), np.uint16))
+    byte_network(place / "bytes.onnx")
+    refused(capsys, place, segment(place, "wide.tif", "bytes.onnx"), "uint8", "uint16")
+
+
+def byte_network(path: Path) -> Path:
+    """A network that takes uint8."""
+    nodes = [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Conv", ["f", "w"], ["y"])]
+    weights = {"w": np.ones((2, 3, 1, 1), np.float32)}
+    return networks.save(path, nodes, weights, kind=TensorProto.UINT8, model_spec=networks.spec(scale=()))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["ONNX", "0 bytes"]),
+        (b"\x08\x08\x12\x04garbage that is no protobuf", ["ONNX"]),
+        (pickle.dumps({"weights": [1, 2, 3]}), ["ONNX"]),
+        (b"PK\x03\x04 a zip file", ["ONNX"]),
+    ],
+    ids=["empty", "garbage", "pickle", "zip"],
+)
+def test_a_model_that_is_not_onnx(place, capsys, content, words):
+    (place / "bad.onnx").write_bytes(content)
+    refused(capsys, place, segment(place, "good.tif", "bad.onnx"), "bad.onnx", *words)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_model(place, capsys, share):
+    content = networks.unet(place / "unet.onnx").read_bytes()
+    (place / "cut.onnx").write_bytes(content[: int(len(content) * share)])
+    refused(capsys, place, segment(place, "good.tif", "cut.onnx"), "cut.onnx")
+
+
+def test_a_missing_model(place, capsys):
+    refused(capsys, place, segment(place, "good.tif", "none.onnx"), "no such model file")
+
+
+def test_two_inputs(place, capsys):
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "z"], ["y"])],
+        "two",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 8, 8]) for n in "xz"],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place / "two.onnx")
+    refused(capsys, place, segment(place, "good.tif", "two.onnx"), "one input, got 2", "x, z")
+
+
+@pytest.mark.parametrize("dims", [[3, 8], ["n", 3, 8], ["n", 3, 4, 8, 8]])
+def test_wrong_rank(place, capsys, dims):
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    networks.save(place / "rank.onnx", nodes, {}, dims=dims, out=dims)
+    refused(capsys, place, segment(place, "good.tif", "rank.onnx"), f"got {len(dims)} axes")
+
+
+def test_wrong_input_type(place, capsys):
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    networks.save(place / "int.onnx", nodes, {}, kind=TensorProto.INT64)
+    refused(capsys, place, segment(place, "good.tif", "int.onnx"), "got int64")
+
+
+def test_external_weights(place, capsys):
+    networks.unet(place / "inside.onnx")
+    proto = onnx.load(place / "inside.onnx")
+    onnx.save(proto, place / "outside.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    refused(capsys, place, segment(place, "good.tif", "outside.onnx"), "external data")
+
+
+def test_custom_operators(place, capsys):
+    networks.save(place / "custom.onnx", [helper.make_node("Evil", ["x"], ["y"], domain="x.y")], {})
+    refused(capsys, place, segment(place, "good.tif", "custom.onnx"), "custom.onnx")
+
+
+def test_a_model_that_says_nothing_is_asked_by_name(place, capsys):
+    networks.unet(place / "mute.onnx", model_spec=None)
+    refused(capsys, place, segment(place, "good.tif", "mute.onnx"), "--scale", "--activation", "--stride")
+
+
+def test_class_names_that_do_not_fit(place, capsys):
+    command = segment(place, "good.tif", "good.onnx", "out.tif", "--classes", "a,b,c")
+    refused(capsys, place, command, "2 classes, got 3", "--classes")
+
+
+def test_output_folder_that_does_not_exist(place, capsys):
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "none/out.tif"), "does not exist", "none")
+
+
+def test_read_only_output_folder(place, capsys):
+    """/sys is read-only for root too."""
+    folder = place / "locked"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        folder = Path("/sys")
+    else:
+        folder.chmod(0o555)
+    refused(capsys, place, ["segment", place / "good.tif", place / "good.onnx", folder / "out.tif"], "cannot write to")
+    if folder.parent == place:
+        folder.chmod(0o755)
+
+
+def test_output_that_is_a_directory(place, capsys):
+    (place / "dir.tif").mkdir()
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "dir.tif"), "got a directory")
+
+
+def test_output_that_is_no_tiff(place, capsys):
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "out.png"), "ends in .tif")
+
+
+@pytest.mark.parametrize("flag", [[], ["--overwrite"]])
+def test_output_that_equals_the_input(place, capsys, flag):
+    """Also through a link, and also with --overwrite."""
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "good.tif", *flag), "replace the input")
+    (place / "link.tif").symlink_to(place / "good.tif")
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "link.tif", *flag), "replace the input")
+
+
+def test_output_that_exists(place, capsys):
+    (place / "old.tif").write_text("precious")
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "old.tif"), "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--frobnicate"], ["--frobnicate"]),
+        (["--tile", "-8"], ["tile", "-8"]),
+        (["--tile", "0"], ["tile", "0"]),
+        (["--tile", "x"], ["tile", "x"]),
+        (["--tile", "64", "--overlap", "64", "--blend", "hann"], ["overlap", "64"]),
+        (["--tile", "16", "--overlap", "20", "--blend", "hann"], ["overlap", "16", "20"]),
+        (["--overlap", "8"], ["--overlap", "exact"]),
+        (["--batch", "0"], ["batch", "0"]),
+        (["--memory", "lots"], ["2GB", "lots"]),
+        (["--memory", "10MB"], ["budget", "raise --memory"]),
+        (["--device", "tpu"], ["device", "tpu"]),
+        (["--resolution", "0"], ["resolution", "0"]),
+        (["--resolution", "0.5"], ["resolution", "georeferenced"]),
+        (["--activation", "relu"], ["activation", "relu"]),
+        (["--threshold", "2"], ["threshold", "2"]),
+        (["--scale", "1,2"], ["scale", "2"]),
+        (["--scale", "1/0"], ["scale", "1/0"]),
+        (["--bands", "0,1,2"], ["bands", "0,1,2"]),
+        (["--config", "none.toml"], ["none.toml"]),
+    ],
+    ids=lambda value: "_".join(value) if value and value[0].startswith("--") else None,
+)
+def test_bad_options(place, capsys, more, words):
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "out.tif", *more), *words)
+
+
+def test_configuration_with_an_unknown_key(place, capsys):
+    (place / "run.toml").write_text("tilesize = 512\n")
+    command = segment(place, "good.tif", "good.onnx", "out.tif", "--config", place / "run.toml")
+    refused(capsys, place, command, "tilesize")
+
+
+def test_a_gpu_that_is_not_there(place, capsys):
+    """Never the CPU in silence: exit code 3."""
+    from tiler.backends.onnx import cuda_visible
+
+    if cuda_visible():
+        pytest.skip("there is an NVIDIA driver here")
+    command = segment(place, "good.tif", "good.onnx", "out.tif", "--device", "cuda")
+    refused(capsys, place, command, "--device cuda", "tiler doctor", code=3)
+
+
+def test_damaged_pixels_are_found_while_reading(place, capsys, shared):
+    """GDAL returns damaged JPEG strips as if nothing were wrong; its log gives it away. Exit code 1."""
+    content = bytearray((shared / "rasters" / "neon_YELL_crop.tiff").read_bytes())
+    content[300_000:300_400] = b"\x55" * 400
+    (place / "damaged.tiff").write_bytes(content)
+    command = segment(place, "damaged.tiff", "good.onnx", "out.tif", "--quiet")
+    refused(capsys, place, command, "damaged", "rows", "JPEG", code=1)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_tiff_cut_short_after_its_header(place, capsys, share):
+    """A COG has its directory in front: it opens, and fails when the missing tiles are read."""
+    rng = np.random.default_rng(0)
+    write_raster(place / "plain.tif", rng.integers(0, 255, (3, 600, 600), np.uint8), tiled=True)
+    import rasterio.shutil
+
+    rasterio.shutil.copy(place / "plain.tif", place / "cog.tif", driver="COG", blocksize=256)
+    content = (place / "cog.tif").read_bytes()
+    (place / "cut.tif").write_bytes(content[: int(len(content) * share)])
+    command = segment(place, "cut.tif", "good.onnx", "out.tif", "--quiet")
+    refused(capsys, place, command, "cut.tif", "damaged", code=1)

@@ -1,0 +1,280 @@
+"""A whole run on a tiny set: it learns, it survives a kill without a trace, and refuses what it must."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training_data import write_pair  # noqa: E402
+
+from tiler.cli.main import run_command, tiler  # noqa: E402
+from tiler.errors import InputError, MissingError, TilerError, UsageError  # noqa: E402
+from tiler.spec import ModelSpec, default_classes  # noqa: E402
+from train import run  # noqa: E402
+from train.checkpoint import load_checkpoint, recover, save_checkpoint  # noqa: E402
+from train.cli import main  # noqa: E402
+from train.options import TrainOptions  # noqa: E402
+from train.unet import UNet, UNetOptions  # noqa: E402
+
+TOLD = {
+    "classes": ("background", "building"),
+    "depth": 1,
+    "width": 4,
+    "crop": 32,
+    "batch": 2,
+    "epochs": 8,
+    "crops_per_epoch": 8,
+    "lr": 0.02,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Raster and mask as ``--pair`` takes them."""
+    return tuple(map(str, write_pair(tmp_path_factory.mktemp("data"))))
+
+
+@pytest.fixture(scope="module")
+def finished(pair, tmp_path_factory):
+    """The folder of an unbroken run."""
+    outdir = tmp_path_factory.mktemp("runs") / "finished"
+    run.train(TrainOptions(**TOLD, pair=(pair,)), outdir)
+    return outdir
+
+
+def arguments(pair, outdir, **more):
+    """Of the command line, for the same run."""
+    values = {**TOLD, "classes": "background,building", **more}
+    flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    return [str(outdir), "--pair", *pair, *flags]
+
+
+def test_it_learns_bright_squares(finished):
+    result = json.loads((finished / "metrics.json").read_text())
+    assert result["test"]["classes"]["building"]["iou"] > 0.6
+    assert set(result["test"]["classes"]["building"]) == {"iou", "dice", "precision", "recall"}
+
+
+def test_it_leaves_what_it_says(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert names == set(run.OURS)
+    assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
+    rows = read_log(finished)
+    assert [row["epoch"] for row in rows] == [str(n + 1) for n in range(8)]
+    assert {"loss", "lr", "iou_background", "iou_building", "mean_iou", "seconds"} < set(rows[0])
+    assert float(rows[0]["loss"]) > float(rows[-1]["loss"])
+
+
+def test_the_spec_tells_how_the_network_is_fed(finished):
+    net, spec = load_checkpoint(finished / "best")
+    assert (spec.stride, spec.halo, spec.exact, spec.activation) == (2, net.halo, True, "logits")
+    assert spec.scale == (1 / 255,) * 3
+    assert all(0 < m < 1 for m in spec.mean)
+    assert spec.resolution == pytest.approx(0.5, rel=0.01)
+    assert [c.name for c in spec.classes] == ["background", "building"]
+
+
+def read_log(outdir):
+    """Rows of log.csv."""
+    with (outdir / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(outdir):
+    """The log, but for what no two runs share."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_log(outdir)]
+
+
+def assert_same_run(one, other):
+    """Equal logs, metrics and weights, to the bit."""
+    assert without_seconds(one) == without_seconds(other)
+    for name in ("metrics.json", "best/model.safetensors", "last/model.safetensors", "best/spec.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_killed_run_carries_on_to_the_very_same_weights(pair, finished, tmp_path):
+    """SIGKILL after the second epoch, in whatever it is doing then; then the same command."""
+    outdir = tmp_path / "killed"
+    command = [sys.executable, "-m", "train", *arguments(pair, outdir)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   2"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    assert not (outdir / "metrics.json").exists()
+
+    said = []
+    run.train(TrainOptions(**TOLD, pair=(pair,)), outdir, say=said.append)
+    assert any(line.startswith("carrying on after epoch") for line in said)
+    assert_same_run(outdir, finished)
+
+
+@pytest.mark.parametrize("when", ["save_checkpoint", "write_log", "draw_curve", "write_whole"])
+def test_a_stop_at_any_write_changes_nothing(pair, finished, tmp_path, monkeypatch, when):
+    """Stopped before the fourth call of each writer, then started again."""
+    calls, original = [], getattr(run, when)
+
+    def stop(*args):
+        calls.append(args)
+        if len(calls) == (2 if when == "write_whole" else 4):
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, when, stop)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(TrainOptions(**TOLD, pair=(pair,)), tmp_path / "run")
+    run.train(TrainOptions(**TOLD, pair=(pair,)), tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_swap_cut_in_two_is_undone(tmp_path):
+    """Between the two renames of a swap only the old folder is there, under another name."""
+    net, spec = UNet(UNetOptions(3, 2, 1, 4)), some_spec()
+    save_checkpoint(tmp_path / "last", net, spec)
+    (tmp_path / "last").rename(tmp_path / "last.old")
+    recover(tmp_path / "last")
+    assert load_checkpoint(tmp_path / "last")[1] == spec
+
+
+def some_spec() -> ModelSpec:
+    """Three bands and two classes."""
+    return ModelSpec(bands=("r", "g", "b"), classes=default_classes(("a", "b")))
+
+
+def test_a_checkpoint_comes_back_as_it_went(tmp_path):
+    net = UNet(UNetOptions(3, 2, 2, 4, "bilinear")).eval()
+    save_checkpoint(tmp_path / "c", net, some_spec())
+    again, spec = load_checkpoint(tmp_path / "c")
+    pixels_NCHW = torch.rand(1, 3, 8, 8)
+    assert spec == some_spec()
+    assert torch.equal(net(pixels_NCHW), again(pixels_NCHW))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "network.json", "spec.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, name, damage):
+    save_checkpoint(tmp_path / "c", UNet(UNetOptions(3, 2, 1, 4)), some_spec())
+    path = tmp_path / "c" / name
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"checkpoint|metadata") as error:
+        load_checkpoint(tmp_path / "c")
+    assert "\n" not in str(error.value)
+
+
+def test_a_finished_run_is_not_run_again(pair, finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    said = []
+    result = run.train(TrainOptions(**TOLD, pair=(pair,)), finished, say=said.append)
+    assert "finished" in said[0]
+    assert result == json.loads((finished / "metrics.json").read_text())
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+
+
+def test_other_options_are_refused_by_name(pair, finished):
+    with pytest.raises(UsageError, match=r"--crops-per-epoch was 8, got 16.*--overwrite"):
+        run.train(TrainOptions(**{**TOLD, "crops_per_epoch": 16}, pair=(pair,)), finished)
+    with pytest.raises(UsageError, match=r"--resolution was not given, got 1\.0"):
+        run.train(TrainOptions(**TOLD, pair=(pair,), resolution=1.0), finished)
+
+
+def test_other_workers_or_threads_are_not(pair, finished):
+    run.train(TrainOptions(**{**TOLD, "threads": 2}, pair=(pair,), workers=1), finished)
+
+
+def test_a_foreign_folder_is_left_alone(pair, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    options = TrainOptions(**TOLD, pair=(pair,))
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="OUTDIR is new"):
+            run.train(options, tmp_path, overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_divergence_is_an_error(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "segmentation_loss", lambda logits, _: logits.sum() * float("nan"))
+    with pytest.raises(TilerError, match=r"diverged in epoch 1.*--lr"):
+        run.train(TrainOptions(**TOLD, pair=(pair,)), tmp_path / "run")
+    assert not (tmp_path / "run" / "last").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_gpu_that_is_not_there_is_an_error(pair, tmp_path):
+    with pytest.raises(MissingError, match="--device cuda"):
+        run.train(TrainOptions(**{**TOLD, "device": "cuda"}, pair=(pair,)), tmp_path / "run")
+
+
+# --- the command line
+
+
+def refused(capsys, arguments, *words):
+    """One line on stderr, exit code 2."""
+    assert run_command(main, arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    for word in words:
+        assert word in err, err
+
+
+def test_bad_usage_is_one_line(capsys, pair, tmp_path):
+    outdir = tmp_path / "run"
+    refused(capsys, [str(outdir)], "--classes")
+    refused(capsys, [str(outdir), "--classes", "a,b"], "--pair")
+    refused(capsys, arguments(pair, outdir, crop=31), "--crop", "31")
+    refused(capsys, arguments(pair, outdir, colour="red"), "--colour")
+    refused(capsys, arguments(pair, outdir, bands="1,x"), "--bands", "1,x")
+    refused(capsys, arguments(pair, outdir, precision="fp16"), "fp16", "GPU")
+    refused(capsys, arguments((str(tmp_path / "none.tif"), pair[1]), outdir), "none.tif")
+    refused(capsys, arguments(pair, outdir, bands="1,2,9"), "bands")
+    refused(
+        capsys, [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"], "nowhere"
+    )
+
+
+def test_a_refused_run_can_be_corrected(capsys, pair, tmp_path):
+    """A mistake found in the data leaves no folder that insists on the mistaken options."""
+    outdir = tmp_path / "run"
+    refused(capsys, arguments((pair[0], str(tmp_path / "none.tif")), outdir), "none.tif")
+    assert not outdir.exists() or not any(outdir.iterdir())
+
+
+def test_a_config_file_gives_every_option(finished, tmp_path, capsys):
+    """The options.toml of a run, as --config, is the same run."""
+    assert run_command(main, [str(finished), "--config", str(finished / "options.toml")]) == 0
+    assert "is finished" in capsys.readouterr().out
+    (tmp_path / "c.toml").write_text('classes = "a,b"\ncrop_size = 3\n')
+    refused(capsys, [str(tmp_path / "run"), "--config", str(tmp_path / "c.toml")], "crop_size")
+
+
+def test_tiler_train_is_the_same_command(capsys):
+    assert run_command(tiler, ["train", "--help"], "tiler") == 0
+    by_tiler = capsys.readouterr().out
+    assert run_command(main, ["--help"], "tiler train") == 0
+    assert capsys.readouterr().out == by_tiler
+
+
+def test_help_needs_no_torch():
+    code = "import sys, train.cli, export.cli; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_quiet_is(finished, capsys):
+    assert run_command(main, [str(finished), "--config", str(finished / "options.toml"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,39 @@
+"""Small labelled rasters for the tests of training and export."""
+
+from __future__ import annotations
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+PLACE = {"crs": "EPSG:32737", "transform": from_origin(500_000, 9_300_000, 0.5, 0.5)}
+"""In UTM, half a metre per pixel."""
+
+
+def write(path, raw_CHW, **profile):
+    """A raster file; the format is that of its name."""
+    bands, height, width = raw_CHW.shape
+    driver = {".png": "PNG", ".tif": "GTiff", ".jpg": "JPEG"}[path.suffix]
+    shape = {"count": bands, "height": height, "width": width, "dtype": raw_CHW.dtype}
+    with rasterio.open(path, "w", driver=driver, **shape, **profile) as dataset:
+        dataset.write(raw_CHW)
+    return path
+
+
+def blocks(height, width, seed=0):
+    """Dark noise (3 bands, uint8) with bright squares, and the mask of the squares (1 band, 0 and 1)."""
+    rng = np.random.default_rng(seed)
+    mask_HW = np.zeros((height, width), np.uint8)
+    for top in range(4, height - 8, 16):
+        for left in range(4, width - 8, 16):
+            if rng.random() < 0.6:
+                mask_HW[top : top + 8, left : left + 8] = 1
+    raw_CHW = rng.integers(20, 90, (3, height, width)) + 100 * mask_HW
+    return raw_CHW.astype(np.uint8), mask_HW[None]
+
+
+def write_pair(folder, height=64, width=200, **place):
+    """``raster.tif`` and ``mask.tif`` in a folder, georeferenced unless told otherwise."""
+    raw_CHW, mask_1HW = blocks(height, width)
+    place = place or PLACE
+    return write(folder / "raster.tif", raw_CHW, **place), write(folder / "mask.tif", mask_1HW, **place)
