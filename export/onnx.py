@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from torch.export import Dim
 from export.parity import compare, real_batches
 from tiler.errors import InputError, OutputError
 from tiler.spec import METADATA_KEY
+from train.evaluate import as_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.parity import Agreement
+    from export.parity import Agreement, Network
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
     from train.unet import UNet
@@ -60,7 +61,9 @@ def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance
     partial = out.with_name(f"{out.name}.partial")
     try:
         write_graph(net, spec, partial)
-        found = compare(torch_network(net), onnx_network(partial), real_batches(raster, spec))
+        found = compare(
+            as_function(net, torch.device("cpu")), onnx_network(partial), real_batches(raster, spec)
+        )
         check(found, tolerance)
         partial.replace(out)
     except OSError as error:
@@ -115,17 +118,7 @@ def quiet_exporter() -> Iterator[None]:
         log.setLevel(level)
 
 
-def torch_network(net: UNet) -> Any:  # noqa: ANN401 - a plain function
-    """The network as a function of arrays."""
-
-    def run(batch_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return np.asarray(net(torch.from_numpy(batch_NCHW)).numpy())
-
-    return run
-
-
-def onnx_network(path: Path) -> Any:  # noqa: ANN401 - a plain function
+def onnx_network(path: Path) -> Network:
     """The file as a function of arrays."""
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -21,7 +21,9 @@ def spec(bands: int = 3, classes: tuple[str, ...] = ("a", "b"), **values) -> Mod
     return ModelSpec(tuple(f"b{i}" for i in range(bands)), default_classes(classes), **given)
 
 
-def function_model(function, model_spec: ModelSpec, channels: int, dtype=np.float32, shape=(None, None, None)):
+def function_model(
+    function, model_spec: ModelSpec, channels: int, dtype=np.float32, shape=(None, None, None)
+):
     """A `Model` around a function."""
     from pathlib import Path
 
@@ -29,7 +31,16 @@ def function_model(function, model_spec: ModelSpec, channels: int, dtype=np.floa
 
     backend = FunctionBackend(function)
     return Model(
-        Path("function.onnx"), "0" * 64, model_spec, {}, backend, "here", np.dtype(dtype), channels, shape, 64.0
+        Path("function.onnx"),
+        "0" * 64,
+        model_spec,
+        {},
+        backend,
+        "here",
+        np.dtype(dtype),
+        channels,
+        shape,
+        64.0,
     )
 
 
@@ -38,7 +49,15 @@ def _shaped(name, dims, kind=TensorProto.FLOAT):
 
 
 def save(
-    path: Path, nodes, weights, bands=3, channels=2, model_spec=None, kind=TensorProto.FLOAT, dims=None, out=None
+    path: Path,
+    nodes,
+    weights,
+    bands=3,
+    channels=2,
+    model_spec=None,
+    kind=TensorProto.FLOAT,
+    dims=None,
+    out=None,
 ) -> Path:
     """Write an ONNX file with one input ``x`` and one output ``y``."""
     graph = helper.make_graph(

@@ -136,7 +136,9 @@ def test_wrong_band_count(place, capsys):
 
 
 def test_band_that_is_not_there(place, capsys):
-    refused(capsys, place, segment(place, "good.tif", "good.onnx", "out.tif", "--bands", "1,2,9"), "bands 1 to 3")
+    refused(
+        capsys, place, segment(place, "good.tif", "good.onnx", "out.tif", "--bands", "1,2,9"), "bands 1 to 3"
+    )
 
 
 def test_dtype_that_is_not_supported(place, capsys):
@@ -153,7 +155,10 @@ def test_too_wide_pixels_for_an_integer_network(place, capsys):
 
 def byte_network(path: Path) -> Path:
     """A network that takes uint8."""
-    nodes = [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Conv", ["f", "w"], ["y"])]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["f", "w"], ["y"]),
+    ]
     weights = {"w": np.ones((2, 3, 1, 1), np.float32)}
     return networks.save(path, nodes, weights, kind=TensorProto.UINT8, model_spec=networks.spec(scale=()))
 
@@ -191,7 +196,10 @@ def test_two_inputs(place, capsys):
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 8, 8]) for n in "xz"],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place / "two.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        place / "two.onnx",
+    )
     refused(capsys, place, segment(place, "good.tif", "two.onnx"), "one input, got 2", "x, z")
 
 
@@ -242,7 +250,12 @@ def test_read_only_output_folder(place, capsys):
         folder = Path("/sys")
     else:
         folder.chmod(0o555)
-    refused(capsys, place, ["segment", place / "good.tif", place / "good.onnx", folder / "out.tif"], "cannot write to")
+    refused(
+        capsys,
+        place,
+        ["segment", place / "good.tif", place / "good.onnx", folder / "out.tif"],
+        "cannot write to",
+    )
     if folder.parent == place:
         folder.chmod(0o755)
 

@@ -62,9 +62,15 @@ def grids(draw):
 
 
 @given(grids(), st.data())
-@example((Axis(512, 256, 64, 1, "linear"), Axis(512, 256, 64, 1, "linear")), None).via("geoai: outer ring lost")
-@example((Axis(512, 256, 64, 1, "gaussian"), Axis(512, 256, 64, 1, "gaussian")), None).via("geoai: dark corners")
-@example((Axis(64, 32, 16, 1, "hann"), Axis(64, 32, 16, 1, "hann")), None).via("tiler 0.6: border set to zero")
+@example((Axis(512, 256, 64, 1, "linear"), Axis(512, 256, 64, 1, "linear")), None).via(
+    "geoai: outer ring lost"
+)
+@example((Axis(512, 256, 64, 1, "gaussian"), Axis(512, 256, 64, 1, "gaussian")), None).via(
+    "geoai: dark corners"
+)
+@example((Axis(64, 32, 16, 1, "hann"), Axis(64, 32, 16, 1, "hann")), None).via(
+    "tiler 0.6: border set to zero"
+)
 @example((Axis(225, 224, 32, 1, "hann"), Axis(209, 224, 32, 1, "hann")), None).via("terratorch: raises")
 def test_a_constant_model_returns_the_constant(axes, data):
     """At every valid pixel, for every size, overlap and window, with any set of tiles skipped."""
@@ -111,7 +117,11 @@ def test_habitat_mapper_a_skipped_tile_does_not_leak_into_its_neighbours():
     axis = Axis(256, 64, 32, 1, "hann")
     valid_HW = np.ones((256, 256), bool)
     valid_HW[TileGrid(axis, axis).share(2, 3).slices] = False
-    sink = run(ArrayRaster(np.zeros((1, 256, 256), np.uint8), valid_HW), constant_model(), make_plan(axis, axis, batch=3))
+    sink = run(
+        ArrayRaster(np.zeros((1, 256, 256), np.uint8), valid_HW),
+        constant_model(),
+        make_plan(axis, axis, batch=3),
+    )
     assert (sink.planes_QHW[0][valid_HW] == 1).all()
     assert (sink.planes_QHW[0][~valid_HW] == NODATA).all()
 
@@ -182,7 +192,10 @@ def test_a_halo_one_stride_smaller_is_not_exact(unet_model):
     expected_KHW, _ = whole_image_scores(raster, unet_model.backend, unet_model.spec, unet_model.dtype)
     axis = Axis(160, 64, 2 * 16, 4)
     sink = run(raster, unet_model, make_plan(axis, axis), "probabilities")
-    assert (sink.planes_QHW != Finisher(unet_model.spec, 2, "probabilities")(expected_KHW, np.ones((160, 160), bool))).any()
+    assert (
+        sink.planes_QHW
+        != Finisher(unet_model.spec, 2, "probabilities")(expected_KHW, np.ones((160, 160), bool))
+    ).any()
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +257,9 @@ def test_raw_integer_inputs_are_fed_as_stored():
         seen.append(batch_NCHW)
         return np.repeat(batch_NCHW, 2, axis=1).astype(np.float32)
 
-    model = replace(networks.function_model(network, networks.spec(1, scale=()), 2), dtype=np.dtype(np.uint16))
+    model = replace(
+        networks.function_model(network, networks.spec(1, scale=()), 2), dtype=np.dtype(np.uint16)
+    )
     raw_CHW = np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 1000
     run(ArrayRaster(raw_CHW), model, make_plan(Axis(8, 8), Axis(8, 8)))
     assert seen[0].dtype == np.uint16

@@ -9,18 +9,20 @@ from onnxruntime import InferenceSession
 
 torch = pytest.importorskip("torch")
 
-from training_data import write_pair  # noqa: E402
-
 from export import onnx as exporting  # noqa: E402
 from export.cli import main  # noqa: E402
-from export.onnx import export_onnx, torch_network, trace  # noqa: E402
+from export.onnx import export_onnx  # noqa: E402
 from export.parity import agreement, real_batches  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
 from tiler.errors import InputError, OutputError  # noqa: E402
 from tiler.open import open_raster  # noqa: E402
 from tiler.spec import METADATA_KEY, ModelSpec, default_classes  # noqa: E402
 from train.checkpoint import save_checkpoint  # noqa: E402
+from train.evaluate import as_function  # noqa: E402
 from train.unet import UPS, UNet, UNetOptions  # noqa: E402
+from training_data import write_pair  # noqa: E402
+
+CPU = torch.device("cpu")
 
 
 def spec_of(net) -> ModelSpec:
@@ -82,6 +84,12 @@ def test_it_describes_itself(exported):
     assert ModelSpec.from_json(found[METADATA_KEY]) == spec_of(small_net())
 
 
+@pytest.fixture
+def traced(exported, monkeypatch):
+    """Tracing takes seconds; where it is not what is tested, the graph is that of the exported file."""
+    monkeypatch.setattr(exporting, "trace", lambda _: onnx.load(exported))
+
+
 def test_its_axes_name_the_stride(exported):
     """Batch, height and width are free; the sides are multiples of 4."""
     shape = InferenceSession(exported, providers=["CPUExecutionProvider"]).get_inputs()[0].shape
@@ -95,17 +103,19 @@ def test_its_axes_name_the_stride(exported):
 def test_it_computes_what_the_network_does_at_any_size(exported, shape):
     session = InferenceSession(exported, providers=["CPUExecutionProvider"])
     batch_NCHW = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    expected_NKHW = torch_network(small_net())(batch_NCHW)
+    expected_NKHW = as_function(small_net(), CPU)(batch_NCHW)
     found = agreement(batch_NCHW, expected_NKHW, session.run(None, {"pixels": batch_NCHW})[0])
     assert found.difference < 1e-5
     assert found.labels == 1
 
 
 @pytest.mark.parametrize("up", UPS[1:])
-def test_every_way_of_growing_exports(up, raster, tmp_path):
+def test_every_way_of_growing_exports_in_silence(up, raster, tmp_path, capfd):
+    """The exporter's chatter is held back."""
     net = small_net(up)
     found = export_onnx(net, spec_of(net), open_raster(raster), tmp_path / "net.onnx", 1e-4)
     assert max(a.difference for a in found) < 1e-4
+    assert capfd.readouterr() == ("", "")
 
 
 def test_tiler_finds_nothing_missing_in_it(exported, raster, tmp_path):
@@ -148,18 +158,20 @@ def test_a_result_that_is_no_number_is_infinitely_wrong():
     assert agreement(values_NKHW, values_NKHW, values_NKHW * np.nan).difference == float("inf")
 
 
-def test_a_file_that_differs_is_not_written(raster, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_not_written(traced, raster, tmp_path, monkeypatch):
     """And one that was there before stays as it is."""
     net, out = small_net(), tmp_path / "net.onnx"
     out.write_bytes(b"before")
-    monkeypatch.setattr(exporting, "torch_network", lambda _: lambda batch: torch_network(net)(batch) + 0.01)
+    monkeypatch.setattr(
+        exporting, "as_function", lambda *_: lambda batch: as_function(net, CPU)(batch) + 0.01
+    )
     with pytest.raises(InputError, match=r"--tolerance 0\.0001 .*not written"):
         export_onnx(net, spec_of(net), open_raster(raster), out, 1e-4)
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
     assert out.read_bytes() == b"before"
 
 
-def test_a_full_disk_is_one_line(raster, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line(traced, raster, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -168,12 +180,6 @@ def test_a_full_disk_is_one_line(raster, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left"):
         export_onnx(net, spec_of(net), open_raster(raster), tmp_path / "net.onnx", 1e-4)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tracing_says_nothing(capfd):
-    """The exporter's chatter is held back; what is left would be the user's to read."""
-    trace(small_net())
-    assert capfd.readouterr() == ("", "")
 
 
 # --- the command line
@@ -190,7 +196,7 @@ def refused(capsys, arguments, *words):
         assert word in err, err
 
 
-def test_bad_usage_is_one_line(capsys, checkpoint, raster, tmp_path):
+def test_bad_usage_is_one_line(traced, capsys, checkpoint, raster, tmp_path):
     out = tmp_path / "net.onnx"
     refused(capsys, [checkpoint, out], "--raster")
     refused(capsys, [tmp_path, out, "--raster", raster], "checkpoint", "network.json")
@@ -205,7 +211,7 @@ def test_bad_usage_is_one_line(capsys, checkpoint, raster, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_prints_its_proof(exported, checkpoint, raster, capsys):
+def test_it_prints_its_proof(traced, exported, checkpoint, raster, capsys):
     assert run_command(main, [str(checkpoint), str(exported), "--raster", str(raster)]) == 0
     out = capsys.readouterr().out
     assert out.count(" x 3 x ") == 3

@@ -45,7 +45,9 @@ def test_the_table_names_every_raster(shared):
     assert files == set(BANDS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in BANDS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in BANDS]
+)
 def test_a_real_raster_becomes_a_valid_cog(shared, tmp_path, name, capsys):
     """Same size, CRS and transform as the source; labels equal a direct computation on its first pixels."""
     source, output = shared / "rasters" / name, tmp_path / "out.tif"
@@ -71,7 +73,10 @@ def test_nodata_and_masks_become_nodata(shared, tmp_path, name, share):
     """Exactly the pixels that rasterio calls masked."""
     output = tmp_path / "out.tif"
     model = networks.pixelwise(tmp_path / "net.onnx", 3)
-    assert run_command(tiler, ["segment", str(shared / "rasters" / name), str(model), str(output), "--quiet"]) == 0
+    assert (
+        run_command(tiler, ["segment", str(shared / "rasters" / name), str(model), str(output), "--quiet"])
+        == 0
+    )
     with rasterio.open(shared / "rasters" / name) as before, rasterio.open(output) as after:
         masked_HW = before.dataset_mask() == 0
         np.testing.assert_array_equal(after.read(1) == 255, masked_HW)

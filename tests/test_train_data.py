@@ -9,8 +9,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training_data import PLACE, blocks, write, write_pair  # noqa: E402
-
 from tiler.errors import InputError, UsageError  # noqa: E402
 from tiler.geometry import Window  # noqa: E402
 from tiler.metrics import Confusion  # noqa: E402
@@ -22,9 +20,11 @@ from train.evaluate import TILE, evaluate, part_axis  # noqa: E402
 from train.labelled import Library, Part, Source  # noqa: E402
 from train.loss import IGNORE  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
+from train.run import data_summary  # noqa: E402
 from train.split import split_data  # noqa: E402
 from train.survey import Moments, survey  # noqa: E402
 from train.unet import UNet, UNetOptions  # noqa: E402
+from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 NAMES = ("background", "building")
@@ -155,12 +155,22 @@ def test_nodata_of_either_is_ignored(tmp_path):
     assert (~pixels.valid_HW).sum() == 3
 
 
-def test_a_class_that_never_occurs_is_refused(pair):
+def test_a_single_class_is_refused(tmp_path):
     """Such as a mask whose nodata is 0, so that there is no background."""
-    library = Library(3)
-    split = split_data(options(pair=(pair,), classes=(*NAMES, "lake")), library)
-    with pytest.raises(InputError, match="no pixel of 'lake'"):
-        survey(split, library, (*NAMES, "lake"))
+    raster, mask = write_pair(tmp_path)
+    write(mask, blocks(64, 200)[1], **PLACE, nodata=0)
+    library = Library(2)
+    with pytest.raises(InputError, match=r"two classes or more .* got building"):
+        survey(split_data(options(pair=((str(raster), str(mask)),)), library), library, NAMES)
+
+
+def test_a_class_that_happens_not_to_occur_is_pointed_out(pair):
+    """Class numbers may be given by others; a scene need not have all."""
+    library, told = Library(3), options(pair=(pair,), classes=(*NAMES, "lake"))
+    split = split_data(told, library)
+    found = survey(split, library, told.classes)
+    assert found.pixels["train"][2] == 0
+    assert "no pixel of 'lake'" in data_summary(split, found, told)
 
 
 def test_a_part_without_labels_is_refused(tmp_path):

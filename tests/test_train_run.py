@@ -14,16 +14,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training_data import write_pair  # noqa: E402
-
 from tiler.cli.main import run_command, tiler  # noqa: E402
-from tiler.errors import InputError, MissingError, TilerError, UsageError  # noqa: E402
+from tiler.errors import InputError, MissingError, OutputError, TilerError, UsageError  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
 from train import run  # noqa: E402
 from train.checkpoint import load_checkpoint, recover, save_checkpoint  # noqa: E402
 from train.cli import main  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.unet import UNet, UNetOptions  # noqa: E402
+from training_data import write_pair  # noqa: E402
 
 TOLD = {
     "classes": ("background", "building"),
@@ -148,7 +147,9 @@ def test_a_swap_cut_in_two_is_undone(tmp_path):
     net, spec = UNet(UNetOptions(3, 2, 1, 4)), some_spec()
     save_checkpoint(tmp_path / "last", net, spec)
     (tmp_path / "last").rename(tmp_path / "last.old")
+    (tmp_path / "last.partial").mkdir()
     recover(tmp_path / "last")
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
     assert load_checkpoint(tmp_path / "last")[1] == spec
 
 
@@ -204,6 +205,25 @@ def test_a_foreign_folder_is_left_alone(pair, tmp_path):
         with pytest.raises(UsageError, match="OUTDIR is new"):
             run.train(options, tmp_path, overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(pair, tmp_path):
+    """As on a full or read-only disk."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        run.train(TrainOptions(**TOLD, pair=(pair,)), tmp_path / "file" / "run")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    """PyTorch raises a RuntimeError when the disk is full."""
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr("train.checkpoint.torch.save", full)
+    with pytest.raises(OutputError, match="file write failed"):
+        save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), {"epoch": 1})
+    assert not (tmp_path / "last").exists()
 
 
 def test_divergence_is_an_error(pair, tmp_path, monkeypatch):

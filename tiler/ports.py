@@ -62,6 +62,9 @@ class Backend(Protocol):
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Scores, K channels per pixel, as (N, K, H, W): a new array. Called from one thread at a time."""
 
+    def release(self) -> None:
+        """Give back memory kept for the next call; another call may follow all the same."""
+
 
 class Sink(Protocol):
     """Where finished blocks go."""

@@ -184,17 +184,10 @@ def _carry_out(job: Job, output: Path, folder: RunFolder, observer: Observer, st
         for product in made:
             scratches.append(ScratchTiff(folder.path / f"{product.kind}.tif", info, product.planes))
             stack.callback(scratches[-1].close)
-        done = 0
-        for block in blocks:
-            with stopwatch.timing("store"):
-                for scratch in scratches:
-                    scratch.write(block)
-                tally.add(block)
-            done += block.window.area
-            total = info.height * info.width
-            observer(BlockStored(str(block.window), block.window.area, done, total))
-        if done != info.height * info.width:
-            raise OutputError(f"every pixel is stored once, got {done} of {info.height * info.width}")
+        try:
+            _store(blocks, scratches, tally, info, stopwatch, observer)
+        finally:
+            backend.release()
         report_path = folder.place(output.with_suffix(".report.json"))
         settings = asdict(replace(job.options, overwrite=False))
         folder.place(output.with_suffix(".config.toml")).write_text(to_toml(settings))
@@ -205,6 +198,27 @@ def _carry_out(job: Job, output: Path, folder: RunFolder, observer: Observer, st
     report = _report(job, made, info, tally, backend, stopwatch, time.perf_counter() - start)
     report_path.write_text(report.to_json() + "\n")
     return report
+
+
+def _store(
+    blocks: Iterator[Block],
+    scratches: list[ScratchTiff],
+    tally: Tally,
+    info: RasterInfo,
+    stopwatch: Stopwatch,
+    observer: Observer,
+) -> None:
+    """Stream every block to disk and count it."""
+    done, total = 0, info.height * info.width
+    for block in blocks:
+        with stopwatch.timing("store"):
+            for scratch in scratches:
+                scratch.write(block)
+            tally.add(block)
+        done += block.window.area
+        observer(BlockStored(str(block.window), block.window.area, done, total))
+    if done != total:
+        raise OutputError(f"every pixel is stored once, got {done} of {total}")
 
 
 def _blocks(

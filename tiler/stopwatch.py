@@ -69,3 +69,7 @@ class TimedBackend:
         self.tiles += len(batch_NCHW)
         with self.stopwatch.timing("network"):
             return self.backend.predict(batch_NCHW)
+
+    def release(self) -> None:
+        """Pass it on."""
+        self.backend.release()

@@ -31,7 +31,7 @@ def at_least(
     scores_HW: NDArray[np.float32], valid_HW: NDArray[np.bool_], limit: float, out_HW: NDArray[np.uint8]
 ) -> None:
     """1 where the score is ``limit`` or more, else 0."""
-    out_HW[...] = np.where(valid_HW, scores_HW >= limit, NODATA)
+    out_HW[...] = np.where(valid_HW, scores_HW.astype(np.float64) >= limit, NODATA)
 
 
 def softmax_bytes(

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiler.errors import InputError
 from tiler.spec import ModelSpec
 from train.unet import UNet, UNetOptions
+from train.writing import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
 
 def save_checkpoint(folder: Path, net: UNet, spec: ModelSpec, state: dict[str, Any] | None = None) -> None:
     """Write under another name, then swap: a kill leaves the old folder or the new one."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, partial / "model.safetensors")
-    (partial / "network.json").write_text(json.dumps(asdict(net.options)) + "\n", encoding="utf-8")
-    (partial / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
-    if state is not None:
-        torch.save(state, partial / "state.pt")
-    _swap(partial, folder)
+    partial = _partial(folder)
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+        save_file(weights, partial / "model.safetensors")
+        (partial / "network.json").write_text(json.dumps(asdict(net.options)) + "\n", encoding="utf-8")
+        (partial / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
+        if state is not None:
+            torch.save(state, partial / "state.pt")
+        _swap(partial, folder)
 
 
 def _swap(partial: Path, folder: Path) -> None:
@@ -48,9 +50,15 @@ def _swap(partial: Path, folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Undo a swap that a kill cut in two. Call before reading a checkpoint that is still written to."""
+    """Undo what a kill cut in two, and sweep. Call before reading a checkpoint that will be written to."""
     if not folder.exists() and _old(folder).exists():
         _old(folder).rename(folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
+    shutil.rmtree(_partial(folder), ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.partial")
 
 
 def _old(folder: Path) -> Path:

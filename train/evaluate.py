@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from tiler.backends.function import FunctionBackend
 from tiler.grid import Axis, TileGrid, round_up
 from tiler.metrics import Confusion
 from tiler.predict import predict
 from tiler.tiles import TileReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
     from torch import nn
@@ -51,18 +52,15 @@ class PartRaster:
         return self.raster.read(window.shifted(self.window.top, self.window.left))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TorchBackend:
-    """A network in evaluation mode, as `tiler` wants it."""
+def as_function(net: nn.Module, device: torch.device) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """A network in evaluation mode, on that device, as a function of arrays: (N, C, H, W) to logits."""
 
-    net: nn.Module
-    device: torch.device
-
-    def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits (N, K, H, W)."""
+    def run(batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits_NKHW = self.net(torch.from_numpy(batch_NCHW).to(self.device))
+            logits_NKHW = net(torch.from_numpy(batch_NCHW).to(device))
         return np.asarray(logits_NKHW.float().cpu().numpy())
+
+    return run
 
 
 def evaluate(
@@ -70,14 +68,15 @@ def evaluate(
 ) -> Confusion:
     """Compare with the target everywhere it is known. Leaves the network in evaluation mode."""
     net.eval()
+    backend = FunctionBackend(as_function(net, device))
     confusion = Confusion(len(spec.classes))
     for part in parts:
-        _add_part(confusion, TorchBackend(net, device), part, library, spec)
+        _add_part(confusion, backend, part, library, spec)
     return confusion
 
 
 def _add_part(
-    confusion: Confusion, backend: TorchBackend, part: Part, library: Library, spec: ModelSpec
+    confusion: Confusion, backend: FunctionBackend, part: Part, library: Library, spec: ModelSpec
 ) -> None:
     labelled = library.open(part.source)
     reader = TileReader(PartRaster(labelled.raster, part.window), spec, np.dtype(np.float32))

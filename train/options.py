@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
@@ -36,14 +36,14 @@ class TrainOptions:
     depth: int = 4
     width: int = 8
     up: str = "transposed"
-    crop: int = 256
+    crop: int = 192
     """Side of a training crop, pixels, a multiple of ``2**depth``."""
     batch: int = 8
     """Crops per step."""
-    epochs: int = 40
+    epochs: int = 30
     crops_per_epoch: int = 320
     """A multiple of ``batch``."""
-    lr: float = 0.003
+    lr: float = 0.005
     """Peak learning rate."""
     val: float = 0.15
     """Share of the data for validation, in (0, 1)."""
@@ -110,19 +110,24 @@ class TrainOptions:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"--threads is at least 1, got {self.threads}")
 
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, in the whole run."""
+        return self.epochs * self.crops_per_epoch // self.batch
+
     def to_toml(self) -> str:
         """One ``key = value`` line per option that is set; the file can be given as ``--config``."""
         return to_toml(asdict(self))
 
-    def check_same(self, earlier_toml: str) -> None:
-        """Refuse to carry on a run that began with other options.
+    def check_same(self, before: dict[str, Any]) -> None:
+        """Refuse to carry on a run that began with other options, as its file holds them.
 
         Raises
         ------
         UsageError
             naming the first option that differs.
         """
-        before, now = tomllib.loads(earlier_toml), tomllib.loads(self.to_toml())
+        now = tomllib.loads(self.to_toml())
         for key in sorted((before.keys() | now.keys()) - set(FREE)):
             if before.get(key) != now.get(key):
                 raise UsageError(

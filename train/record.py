@@ -7,6 +7,8 @@ import io
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from train.writing import write_whole
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -66,13 +68,6 @@ def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png")
     write_whole(path, image.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file; a kill leaves the old one or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:

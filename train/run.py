@@ -21,16 +21,18 @@ from tqdm import tqdm
 
 from tiler.errors import MissingError, TilerError, UsageError
 from tiler.spec import ModelSpec, default_classes
+from tiler.toml import read_toml
 from train.augment import Augment
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
 from train.crops import Crops, Keys, crop_loader
 from train.evaluate import evaluate
 from train.labelled import Library
 from train.loss import segmentation_loss
-from train.record import Epoch, draw_curve, epoch_to_plain, score_table, scores, write_log, write_whole
+from train.record import Epoch, draw_curve, epoch_to_plain, score_table, scores, write_log
 from train.split import split_data
 from train.survey import survey
 from train.unet import UNet, UNetOptions, parameters
+from train.writing import write_whole, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +49,8 @@ OURS: Final = ("best", "last", "log.csv", "curve.png", "metrics.json", "options.
 """What a run writes, and what ``overwrite`` removes, in this order: the last one tells that it is a run's."""
 WARM_UP: Final = 0.1
 """Share of all steps in which the learning rate rises."""
-KEPT: Final = 0.99
-"""Share of the averaged weights that one step keeps; they follow the last hundred steps or so."""
+AVERAGED: Final = 0.1
+"""Weights are averaged over about this share of all steps, those before weighing less and less."""
 CLIP: Final = 1.0
 """Largest norm of the gradients; a rare odd batch does not throw the weights off."""
 
@@ -143,14 +145,15 @@ def check_outdir(outdir: Path, options: TrainOptions) -> None:
     if outdir.exists() and not outdir.is_dir():
         raise UsageError(f"OUTDIR is a folder, got the file {outdir}")
     if told.exists():
-        options.check_same(told.read_text(encoding="utf-8"))
+        options.check_same(read_toml(told))
     elif outdir.exists() and {p.name for p in outdir.iterdir()} - {"options.toml.partial"}:
         raise UsageError(f"OUTDIR is new, empty or an earlier run's, got {outdir}; name another")
 
 
 def claim(outdir: Path, options: TrainOptions) -> None:
     """Write down whose folder it is."""
-    outdir.mkdir(parents=True, exist_ok=True)
+    with writing(outdir):
+        outdir.mkdir(parents=True, exist_ok=True)
     if not (outdir / "options.toml").exists():
         write_whole(outdir / "options.toml", options.to_toml().encode())
 
@@ -211,6 +214,8 @@ def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
             f"{c} {n / max(counts_K.sum(), 1):.1%}" for c, n in zip(options.classes, counts_K, strict=True)
         )
         lines.append(f"{name:5} {area / 1e6:8.2f} Mpx, labelled {counts_K.sum() / max(area, 1):.0%}: {share}")
+    absent = [c for c, n in zip(options.classes, found.pixels["train"], strict=True) if not n]
+    lines += [f"no pixel of {name!r} to train on: the network will not know it" for name in absent]
     return "\n".join(lines)
 
 
@@ -276,7 +281,7 @@ class Loop:
             total = 0.0
             for step, (pixels_NCHW, target_NHW) in enumerate(batches):
                 batch = pixels_NCHW.to(self.accelerator.device), target_NHW.to(self.accelerator.device)
-                total += self.learn(*augment(*batch, epoch, step), epoch * len(loader) + step, len(loader))
+                total += self.learn(*augment(*batch, epoch, step), epoch * len(loader) + step)
             self.check_finite(total, epoch)
 
             confusion = evaluate(
@@ -288,26 +293,26 @@ class Loop:
             self.save()
             say(self.epochs[-1].line(self.options.epochs, self.options.classes))
 
-    def learn(self, pixels_NCHW: torch.Tensor, target_NHW: torch.Tensor, step: int, per_epoch: int) -> float:
+    def learn(self, pixels_NCHW: torch.Tensor, target_NHW: torch.Tensor, step: int) -> float:
         """One step of the optimizer; returns the loss before it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.options.epochs * per_epoch, self.options.lr)
+            group["lr"] = learning_rate(step, self.options.steps, self.options.lr)
         logits_NKHW = self.model(pixels_NCHW.contiguous(memory_format=torch.channels_last))
         loss = segmentation_loss(logits_NKHW, target_NHW)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
-        self.follow(step)
+        self.follow()
         return float(loss.detach())
 
     @torch.no_grad()
-    def follow(self, step: int) -> None:
-        """Move the average towards the network, in the beginning faster."""
-        kept = min(KEPT, (step + 1) / (step + 10))
+    def follow(self) -> None:
+        """Move the average a little towards the network."""
+        share = 1 / max(1.0, AVERAGED * self.options.steps)
         now = self.net.state_dict()
         for name, value in self.average.state_dict().items():
-            value.lerp_(now[name], 1 - kept) if value.is_floating_point() else value.copy_(now[name])
+            value.lerp_(now[name], share) if value.is_floating_point() else value.copy_(now[name])
 
     def check_finite(self, total: float, epoch: int) -> None:
         """Stop rather than go on with weights that are no numbers."""

@@ -72,7 +72,7 @@ def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
     Raises
     ------
     InputError
-        if a mask holds an unknown value, a class never occurs in the training part, a part has no labelled
+        if a mask holds an unknown value, the training part has fewer than two classes, a part has no labelled
         pixel, or a band is constant.
     """
     moments = Moments(library.info(split.train[0].source).bands)
@@ -97,11 +97,11 @@ def squares(window: Window) -> Iterator[Window]:
 
 
 def _check(found: Survey, names: tuple[str, ...], *, has_test: bool) -> None:
-    absent = [name for name, count in zip(names, found.pixels["train"], strict=True) if not count]
-    if absent:
+    present = [name for name, count in zip(names, found.pixels["train"], strict=True) if count]
+    if len(present) < 2:
         raise InputError(
-            f"every class occurs in the training part, got no pixel of {absent[0]!r}; mask values that are "
-            f"nodata or {IGNORE} are not counted: check the masks and --classes"
+            f"two classes or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
+            f"that are nodata or {IGNORE} are not counted: check the masks and --classes"
         )
     for name in ("val", "test") if has_test else ("val",):
         if not found.pixels[name].any():

@@ -22,3 +22,6 @@ class FunctionBackend:
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Call it."""
         return np.asarray(self.function(batch_NCHW), np.float32)
+
+    def release(self) -> None:
+        """Nothing is kept."""

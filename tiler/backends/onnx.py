@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,8 @@ class OnnxBackend:
 
     session: ort.InferenceSession
     graph: Graph
+    trial: tuple[int, int]
+    """Height and width of a small tile that the network takes."""
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Run the network; a graph of fixed batch is fed repeats of the last tile, which are dropped.
@@ -60,9 +63,18 @@ class OnnxBackend:
         )
         return scores_NKHW[:count]
 
-    def _run(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
+    def release(self) -> None:
+        """Let the allocator return what it holds: it does so only at the end of a run, so make one."""
+        device = "gpu:0" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu:0"
+        settings = ort.RunOptions()
+        settings.log_severity_level = 4
+        settings.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
+        tile_NCHW = np.zeros((self.graph.shape[0] or 1, self.graph.channels, *self.trial), self.graph.dtype)
+        self._run(tile_NCHW, settings)
+
+    def _run(self, batch_NCHW: NDArray[Any], settings: ort.RunOptions | None = None) -> NDArray[np.float32]:
         try:
-            (scores,) = self.session.run(None, {self.graph.input_name: batch_NCHW})
+            (scores,) = self.session.run(None, {self.graph.input_name: batch_NCHW}, settings)
         except RUNTIME_ERRORS as error:
             size = "x".join(map(str, batch_NCHW.shape))
             raise InputError(f"the network failed on a batch of {size}: {_one_line(error)}") from None
@@ -97,8 +109,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
     path = Path(path)
     graph, content = read_graph(path)
     session, device = _session(content, options, path)
-    backend = OnnxBackend(session, graph)
-    channels = _probe(backend, graph, options, path)
+    backend, channels = _probed(session, graph, options, path)
     spec, origins = describe(graph, channels, options)
     return Model(
         path=path,
@@ -109,23 +120,32 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
         device=device,
         dtype=graph.dtype,
         channels=channels,
-        shape=graph.shape,
+        shape=backend.graph.shape,
         bytes_per_pixel=bytes_per_pixel(graph),
     )
 
 
-def _probe(backend: OnnxBackend, graph: Graph, options: RunOptions, path: Path) -> int:
-    """Run the network once on zeros: the number of score channels, and that it maps pixels to pixels."""
+def _probed(
+    session: ort.InferenceSession, graph: Graph, options: RunOptions, path: Path
+) -> tuple[OnnxBackend, int]:
+    """Run the network on two tiles of zeros: the number of score channels, and what sizes it really takes."""
     stride = options.stride or (graph.spec.stride if graph.spec else None) or graph.stride or 32
     side = max(64, PROBE_STRIDES * stride) // stride * stride
     height, width = graph.shape[1] or side, graph.shape[2] or side
-    scores_NKHW = backend.predict(np.zeros((1, graph.channels, height, width), graph.dtype))
+    backend = OnnxBackend(session, graph, (height, width))
+    tiles_NCHW = np.zeros((2, graph.channels, height, width), graph.dtype)
+    try:
+        scores_NKHW = backend.predict(tiles_NCHW)
+    except InputError:
+        # Some graphs leave their batch open and yet take one tile only.
+        backend = replace(backend, graph=replace(graph, shape=(1, *graph.shape[1:])))
+        scores_NKHW = backend.predict(tiles_NCHW)
     if scores_NKHW.shape[2:] != (height, width):
         raise InputError(
             f"a model returns one score per pixel, got {scores_NKHW.shape[2:]} for {(height, width)} pixels "
             f"in {path}"
         )
-    return int(scores_NKHW.shape[1])
+    return backend, int(scores_NKHW.shape[1])
 
 
 def _session(content: bytes, options: RunOptions, path: Path) -> tuple[ort.InferenceSession, str]:
@@ -150,8 +170,25 @@ def _settings(threads: int | None) -> ort.SessionOptions:
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # The pattern allocates one block for everything: as fast without it, in about half the memory.
     settings.enable_mem_pattern = False
+    _register_arena()
+    settings.add_session_config_entry("session.use_env_allocators", "1")
     settings.log_severity_level = 4
     return settings
+
+
+@functools.cache
+def _register_arena() -> None:
+    """One allocator for all sessions, which grows by what is asked for and not by doubling."""
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    as_requested = ort.OrtArenaCfg(
+        {
+            "arena_extend_strategy": 1,
+            "max_mem": 0,
+            "initial_chunk_size_bytes": -1,
+            "max_dead_bytes_per_chunk": -1,
+        }
+    )
+    ort.create_and_register_allocator(place, as_requested)
 
 
 def _cuda_session(content: bytes, settings: ort.SessionOptions, wanted: str) -> ort.InferenceSession | None:

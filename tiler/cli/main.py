@@ -88,7 +88,8 @@ def run_command(
 ) -> int:
     """Run a command and return its exit code; whatever goes wrong is said in one line on stderr."""
     try:
-        command.main(args=arguments, prog_name=name, standalone_mode=False)
+        # click returns the exit code that a command asked for, else what it returned: None.
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:
         hint = (
             f" ({error.ctx.command_path} --help lists them)"
@@ -96,8 +97,6 @@ def run_command(
             else ""
         )
         return _fail(error.format_message() + hint, 2)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except TilerError as error:
@@ -110,7 +109,7 @@ def run_command(
         # The reader of our output has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+    return int(code or 0)
 
 
 def _fail(message: str, code: int) -> int:

@@ -21,9 +21,7 @@ FILE = click.Path(path_type=Path)
 @click.argument("destination", metavar="OUTPUT.tif", type=FILE)
 @run_options
 @log_options
-def segment(
-    source: Path, model: Path, destination: Path, options: RunOptions, log: str, quiet: bool
-) -> None:
+def segment(source: Path, model: Path, destination: Path, options: RunOptions, log: str, quiet: bool) -> None:
     """Segment one raster into a cloud-optimised GeoTIFF.
 
     SOURCE is a GeoTIFF, COG, JPEG 2000, PNG or JPEG of any size, MODEL an ONNX file. Beside the output lie
