@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import rasterio
 from onnx import TensorProto, helper
 
 import networks
+from rasters import write_raster
 from tiler.cli.main import run_command, tiler
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -26,15 +26,6 @@ def place(tmp_path) -> Path:
     write_raster(tmp_path / "good.tif", np.full((3, 40, 50), 100, np.uint8))
     networks.pixelwise(tmp_path / "good.onnx")
     return tmp_path
-
-
-def write_raster(path: Path, raw_CHW, **profile) -> Path:
-    """A small GeoTIFF."""
-    bands, height, width = raw_CHW.shape
-    shape = {"count": bands, "height": height, "width": width, "dtype": raw_CHW.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **shape, **profile) as dataset:
-        dataset.write(raw_CHW)
-    return path
 
 
 def refused(capsys, folder: Path, arguments, *words, code=2) -> None:

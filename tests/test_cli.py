@@ -14,7 +14,7 @@ import pytest
 import rasterio
 
 import networks
-from test_bad_input import write_raster
+from rasters import write_raster
 from tiler.cli.main import COMMANDS, run_command, tiler
 from tiler.errors import InputError, UsageError
 from tiler.metrics import Confusion
@@ -176,6 +176,11 @@ def test_rio_plugin(place):
         [rio, "tiler", "inspect", place / "net.onnx"], capture_output=True, text=True, check=True
     )
     assert "shift-equivariant" in done.stdout
+    done = subprocess.run(
+        [rio, "tiler", "inspect", place / "none.onnx"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: no such model file")
 
 
 def test_no_command_shows_the_help_and_an_unknown_one_is_refused(capsys):

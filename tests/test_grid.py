@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
@@ -11,9 +13,11 @@ from tiler.errors import UsageError
 from tiler.grid import Axis, TileGrid
 from tiler.weights import WINDOWS
 
+ANY_WINDOW = st.sampled_from([None, *WINDOWS])
+
 
 @st.composite
-def axes(draw, window=st.sampled_from([None, *WINDOWS])):
+def axes(draw, window=ANY_WINDOW):
     """Axes of up to about three tiles, every stride, overlap and window.
 
     Widened to one-pixel extents and to overlaps above half a tile, where a pixel has three tiles or more.
@@ -36,7 +40,7 @@ def test_tiles_start_on_the_stride_and_cover_the_axis(axis):
     assert starts[0] == 0
     assert starts[-1] + axis.tile == axis.padded >= axis.extent
     assert all(start % axis.stride == 0 for start in starts)
-    assert all(0 < b - a <= axis.step for a, b in zip(starts, starts[1:], strict=False))
+    assert all(0 < b - a <= axis.step for a, b in itertools.pairwise(starts))
 
 
 @given(axes(window=st.none()))
@@ -45,7 +49,7 @@ def test_cores_meet_and_cover_the_axis(axis):
     cores = [axis.core(i) for i in range(axis.count)]
     assert cores[0][0] == 0
     assert cores[-1][1] == axis.extent
-    assert all(a[1] == b[0] for a, b in zip(cores, cores[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(cores))
     halo = axis.overlap // 2
     for i, (first, last) in enumerate(cores):
         assert first < last

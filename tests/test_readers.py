@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from rasters import write_raster
 from tiler.errors import DamageError, InputError
 from tiler.geometry import Window
 from tiler.open import nearest, open_for_model, open_labels, open_raster
@@ -26,24 +27,6 @@ from tiler.tiles import mirrored, read_mirrored
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 UTM = "EPSG:32633"
-
-
-def write(path, raw_CHW, transform=None, crs=None, **more):
-    """A tiled GeoTIFF; with a transform and CRS if given."""
-    bands, height, width = raw_CHW.shape
-    profile = {
-        "driver": "GTiff",
-        "count": bands,
-        "height": height,
-        "width": width,
-        "dtype": raw_CHW.dtype,
-        **more,
-    }
-    if transform is not None:
-        profile |= {"transform": transform, "crs": crs}
-    with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write(raw_CHW)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -72,7 +55,7 @@ def test_windows_equal_rasterio(shared, name):
 def test_layouts_and_dtypes(tmp_path, dtype, layout):
     """Striped or tiled, each dtype, chosen bands in the order asked for."""
     raw_CHW = np.arange(3 * 40 * 50).reshape(3, 40, 50).astype(dtype)
-    path = write(tmp_path / "x.tif", raw_CHW, **layout, photometric="MINISBLACK")
+    path = write_raster(tmp_path / "x.tif", raw_CHW, **layout, photometric="MINISBLACK")
     pixels = open_raster(path, bands=(3, 1)).read(Window(5, 6, 30, 31))
     np.testing.assert_array_equal(pixels.raw_CHW, raw_CHW[[2, 0], 5:30, 6:31])
 
@@ -81,7 +64,7 @@ def test_not_finite_pixels_are_not_valid(tmp_path):
     """In any of the bands used, and only in those."""
     raw_CHW = np.ones((2, 3, 3), np.float32)
     raw_CHW[0, 0, 0], raw_CHW[1, 1, 1] = np.nan, np.inf
-    path = write(tmp_path / "x.tif", raw_CHW)
+    path = write_raster(tmp_path / "x.tif", raw_CHW)
     assert (~open_raster(path).read(Window(0, 0, 3, 3)).valid_HW).sum() == 2
     assert (~open_raster(path, bands=(1,)).read(Window(0, 0, 3, 3)).valid_HW).sum() == 1
 
@@ -206,10 +189,10 @@ def test_a_model_is_fed_at_its_resolution(shared):
 
 def test_labels_are_brought_onto_the_grid_of_their_raster(tmp_path):
     """Nearest label; outside their extent: not valid."""
-    coarse = write(
-        tmp_path / "l.tif", np.array([[[1, 2], [3, 4]]], np.uint8), Affine(2, 0, 10, 0, -2, 20), UTM
-    )
-    fine = write(tmp_path / "r.tif", np.zeros((3, 4, 6), np.uint8), Affine(1, 0, 10, 0, -1, 20), UTM)
+    quarters_CHW = np.array([[[1, 2], [3, 4]]], np.uint8)
+    coarse = write_raster(tmp_path / "l.tif", quarters_CHW, transform=Affine(2, 0, 10, 0, -2, 20), crs=UTM)
+    place = {"transform": Affine(1, 0, 10, 0, -1, 20), "crs": UTM}
+    fine = write_raster(tmp_path / "r.tif", np.zeros((3, 4, 6), np.uint8), **place)
     like = open_raster(fine).info
     pixels = open_labels(coarse, like).read(Window(0, 0, 4, 6))
     assert pixels.raw_CHW[0, :, :4].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
@@ -218,8 +201,15 @@ def test_labels_are_brought_onto_the_grid_of_their_raster(tmp_path):
 
 
 def test_labels_in_another_crs_are_refused(tmp_path):
-    labels = write(tmp_path / "l.tif", np.zeros((1, 4, 4), np.uint8), Affine(1, 0, 0, 0, -1, 0), "EPSG:3857")
-    raster = write(tmp_path / "r.tif", np.zeros((1, 4, 5), np.uint8), Affine(1, 0, 0, 0, -1, 0), UTM)
+    labels = write_raster(
+        tmp_path / "l.tif",
+        np.zeros((1, 4, 4), np.uint8),
+        transform=Affine(1, 0, 0, 0, -1, 0),
+        crs="EPSG:3857",
+    )
+    raster = write_raster(
+        tmp_path / "r.tif", np.zeros((1, 4, 5), np.uint8), transform=Affine(1, 0, 0, 0, -1, 0), crs=UTM
+    )
     with pytest.raises(InputError, match="EPSG:32633"):
         open_labels(labels, open_raster(raster).info)
 

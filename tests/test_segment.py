@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -31,6 +30,9 @@ from tiler.geometry import Window
 from tiler.options import RunOptions
 from tiler.oracle import whole_image_scores
 from tiler.run import prepare, segment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 UTM = "EPSG:32633"
@@ -285,7 +287,11 @@ def test_memory_stays_within_the_plan(shared, tmp_path):
     """Peak of a process of its own, on a raster of 33 Mpx, at two budgets."""
     net = networks.unet(tmp_path / "unet.onnx", width=8)
     scene = shared / "rasters" / "zanzibar_oam_z21.tif"
-    code = "import sys, tiler; r = tiler.segment(*sys.argv[1:4], tiler.RunOptions(memory=int(sys.argv[4]))); print(r.peak_memory, r.plan['peak'])"
+    code = (
+        "import sys, tiler\n"
+        "report = tiler.segment(*sys.argv[1:4], tiler.RunOptions(memory=int(sys.argv[4])))\n"
+        "print(report.peak_memory, report.plan['peak'])"
+    )
     for i, budget in enumerate((700_000_000, 1_500_000_000)):
         command = [sys.executable, "-c", code, scene, net, tmp_path / f"{i}.tif", str(budget)]
         peak, planned = map(
@@ -334,8 +340,13 @@ def test_no_module_of_tiler_imports_torch():
 
 
 def test_help_is_fast():
-    """Under half a second of processor time, measured as the children's; heavy libraries are not loaded."""
-    code = "import sys; sys.argv = ['tiler', '--help']\nfrom tiler.cli.main import main\ntry: main()\nfinally: assert not {'numpy', 'rasterio', 'onnxruntime'} & set(sys.modules)"
+    """Because the heavy libraries are not loaded for it."""
+    code = (
+        "import sys; sys.argv = ['tiler', '--help']\n"
+        "from tiler.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert not {'numpy', 'rasterio', 'onnxruntime'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -370,4 +381,4 @@ def test_a_second_thread_may_run_another_segment(scene, unet, tmp_path):
     for thread in threads:
         thread.join()
     assert (tmp_path / "0.tif").read_bytes() == (tmp_path / "1.tif").read_bytes()
-    assert os.listdir(tmp_path).count("0.tif.run") == 0
+    assert not list(tmp_path.glob("*.run"))

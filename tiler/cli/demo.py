@@ -22,6 +22,7 @@ def demo(folder: Path, device: str, log: str, quiet: bool) -> None:
     The scene is a part of an orthophoto that the shipped network was not trained on.
     """
     from tiler.agreement import evaluate
+    from tiler.backends.onnx import load_model
     from tiler.cli.progress import observer
     from tiler.cli.tables import print_confusion, print_report
     from tiler.demo import LABELS, MODEL, SCENE
@@ -29,7 +30,7 @@ def demo(folder: Path, device: str, log: str, quiet: bool) -> None:
     from tiler.open import open_raster
     from tiler.options import RunOptions
     from tiler.overlay import draw_overlay
-    from tiler.run import load_model, segment
+    from tiler.run import segment
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -36,8 +36,28 @@ COMMANDS: Final = {
 INTERRUPTED: Final = 4
 
 
+class Refusal(click.ClickException):
+    """One of our errors on its way out through click: also `rio tiler` prints one line."""
+
+    def __init__(self, error: TilerError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc] # click reads it from the instance
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line on stderr."""
+        del file
+        _fail(self.message, self.exit_code)
+
+
 class Commands(click.Group):
     """A group that imports a command when it is called."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        """Run the command; our errors become click's."""
+        try:
+            return super().invoke(ctx)
+        except TilerError as error:
+            raise Refusal(error) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the help."""
@@ -78,11 +98,6 @@ def tiler() -> None:
     """  # noqa: D301 - click wants the character itself
 
 
-rio_tiler: Final = click.CommandCollection(
-    name="tiler", sources=[tiler], help="Segment rasters too large for memory (gigatiler)."
-)
-
-
 def run_command(
     command: click.Command, arguments: Sequence[str] | None = None, name: str | None = None
 ) -> int:
@@ -98,7 +113,7 @@ def run_command(
         )
         return _fail(error.format_message() + hint, 2)
     except click.ClickException as error:
-        return _fail(error.format_message(), 2)
+        return _fail(error.format_message(), error.exit_code if isinstance(error, Refusal) else 2)
     except TilerError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
