@@ -189,9 +189,10 @@ def _sides(extent: int, halo: int, model: Model, told: int | None, fixed: int | 
     least = max(stride, 16)
     sides = {round_up(extent, stride)} if round_up(extent, stride) <= LARGEST_TILE else set()
     count = 2
-    while (core := round_up(-(-inner // count), stride)) >= least:
-        if core + 2 * halo <= LARGEST_TILE:
-            sides.add(core + 2 * halo)
+    while inner // count >= least:
+        side = round_up(-(-inner // count), stride) + 2 * halo
+        if side <= LARGEST_TILE:
+            sides.add(side)
         # Large rasters have thousands of possible counts; steps of a tenth miss little.
         count += max(1, count // 10)
     return sorted(sides) or [round_up(extent, stride)]

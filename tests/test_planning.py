@@ -1,0 +1,101 @@
+"""Plans: what is chosen, and that every one that is made can be carried out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import networks
+from tiler.errors import InputError, UsageError
+from tiler.finish import Finisher
+from tiler.options import RunOptions
+from tiler.planning import BLOCK, LARGEST_TILE, make_plan
+from tiler.ports import RasterInfo
+
+
+def planned(height, width, options=None, channels=2, shape=(None, None, None), **spec):
+    """A plan for a raster that does not exist and a network that never runs."""
+    model = networks.function_model(None, networks.spec(3, **{"stride": 16, "halo": 96, **spec}), channels)
+    model = replace(model, shape=shape)
+    info = RasterInfo("none.tif", height, width, 3, np.dtype(np.uint8))
+    return make_plan(info, model, Finisher(model.spec, channels), options or RunOptions(memory=4 * 10**9))
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.sampled_from([1, 4, 16, 32]), st.integers(0, 200))
+def test_any_raster_gets_a_plan_within_the_budget(height, width, stride, halo):
+    """From one pixel to a terapixel; the tile never exceeds the padded raster."""
+    plan = planned(height, width, stride=stride, halo=halo)
+    assert plan.mode == "exact"
+    assert plan.peak <= plan.budget
+    assert plan.grid.rows.tile <= max(LARGEST_TILE, -(-height // stride) * stride)
+    assert plan.strip_width == width or plan.strip_width % BLOCK == 0
+    assert plan.grid.waste >= 1
+
+
+def test_tiles_divide_the_raster_evenly():
+    """4096 px with a halo of 112: two tiles of 2160 px, as the arithmetic says."""
+    plan = planned(4096, 4096, RunOptions(memory=16 * 10**9), halo=112)
+    assert plan.grid.tile == (2160, 2160)
+    assert plan.grid.waste == pytest.approx(1.112, abs=1e-3)
+
+
+def test_less_memory_means_smaller_tiles_and_narrower_strips():
+    wide, narrow = (planned(50_000, 400_000, RunOptions(memory=m)) for m in (8 * 10**9, 10**9))
+    assert narrow.grid.waste > wide.grid.waste
+    assert narrow.strip_width < 400_000
+    assert narrow.terms["band"] < wide.terms["band"]
+
+
+def test_blended_tiles_do_not_depend_on_memory():
+    """They are part of the result."""
+    grids = {planned(5000, 7000, RunOptions(memory=m, blend="hann")).grid for m in (10**9, 9 * 10**9)}
+    assert len(grids) == 1
+    assert grids.pop().tile == (512, 512)
+
+
+def test_a_small_raster_is_one_tile_padded_to_the_stride_only():
+    assert planned(100, 17).grid.tile == (112, 32)
+    assert planned(100, 17, shape=(None, 512, 512), stride=1).grid.tile == (512, 512)
+
+
+def test_auto_is_exact_only_when_the_model_says_so():
+    assert planned(999, 999).mode == "exact"
+    assert planned(999, 999, exact=False).mode == "hann"
+    assert planned(999, 999, halo=None).mode == "hann"
+    with pytest.raises(InputError, match="pass --halo"):
+        planned(999, 999, RunOptions(blend="exact"), halo=None)
+
+
+def test_a_halo_is_rounded_up_to_the_stride():
+    """So that cores begin on it, where the network's pooling does."""
+    assert planned(9999, 9999, halo=94).grid.rows.overlap == 2 * 96
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (RunOptions(memory=10**7), "smallest plan needs .*; raise --memory"),
+        (RunOptions(tile=192), "twice the halo of 96 px, got --tile 192"),
+        (RunOptions(tile=500), "multiple of the stride 16, got 500"),
+        (RunOptions(overlap=32), "--overlap is for blended modes"),
+        (RunOptions(blend="hann", tile=512, overlap=100), "multiple of the stride 16"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(options, words):
+    with pytest.raises(UsageError, match=words):
+        planned(9999, 9999, options)
+
+
+def test_a_model_of_fixed_batch_sets_the_batch():
+    assert planned(999, 999, shape=(4, 64, 64), stride=1, halo=0).batch == 4
+
+
+def test_the_network_term_grows_with_the_batch():
+    """Doubling the batch doubles what it needs, and nothing that does not depend on it."""
+    one, two = (planned(4096, 4096, RunOptions(tile=512, batch=b, memory=10**10)) for b in (1, 2))
+    assert two.terms["network"] == pytest.approx(2 * one.terms["network"], abs=2)
+    assert two.terms["band"] == one.terms["band"]
