@@ -14,6 +14,8 @@ settings.register_profile(
 settings.register_profile("nightly", max_examples=500, deadline=None)
 settings.load_profile("default")
 
+DATA = Path(__file__).parent / "data"
+"""Small real files that are shipped with the tests."""
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Real rasters, models and labels, where the project is developed; not needed to use it."""
 

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import networks
+from conftest import DATA
 from rasters import write_raster
 from tiler.cli.main import run_command, tiler
 
@@ -318,9 +319,9 @@ def test_a_gpu_that_is_not_there(place, capsys):
     refused(capsys, place, command, "--device cuda", "tiler doctor", code=3)
 
 
-def test_damaged_pixels_are_found_while_reading(place, capsys, shared):
+def test_damaged_pixels_are_found_while_reading(place, capsys):
     """GDAL returns damaged JPEG strips as if nothing were wrong; its log gives it away. Exit code 1."""
-    content = bytearray((shared / "rasters" / "neon_YELL_crop.tiff").read_bytes())
+    content = bytearray((DATA / "neon_YELL_crop.tiff").read_bytes())
     content[300_000:300_400] = b"\x55" * 400
     (place / "damaged.tiff").write_bytes(content)
     command = segment(place, "damaged.tiff", "good.onnx", "out.tif", "--quiet")

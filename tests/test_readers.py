@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from conftest import DATA
 from rasters import write_raster
 from tiler.errors import DamageError, InputError
 from tiler.geometry import Window
@@ -31,12 +32,12 @@ UTM = "EPSG:32633"
 
 @pytest.mark.parametrize(
     "name",
-    ["RGB.byte.tif", "RGBA.uint16.tif", "cog_rgb_mask.tif", "sentinel2_B01_60m.jp2", "neon_YELL_crop.tiff"],
+    sorted(p.name for p in DATA.glob("*.tif*")),
 )
-def test_windows_equal_rasterio(shared, name):
+def test_windows_equal_rasterio(name):
     """Pixels, and the mask that rasterio's own dataset mask gives."""
-    raster = open_raster(shared / "rasters" / name)
-    with rasterio.open(shared / "rasters" / name) as dataset:
+    raster = open_raster(DATA / name)
+    with rasterio.open(DATA / name) as dataset:
         raw_CHW, mask_HW = dataset.read()[: raster.info.bands], dataset.dataset_mask() != 0
     rng = np.random.default_rng(0)
     for _ in range(12):
@@ -84,7 +85,7 @@ def test_threads_read_through_their_own_handles(shared):
     assert all((pixels == expected).all() for pixels in seen)
 
 
-def test_damage_is_noticed_in_its_own_thread_only(shared, tmp_path):
+def test_damage_is_noticed_in_its_own_thread_only(tmp_path):
     """Another thread's log record is not this window's damage."""
     with damage_watch() as seen:
         thread = threading.Thread(target=lambda: logging.getLogger("rasterio._err").warning("corrupt"))
@@ -93,7 +94,7 @@ def test_damage_is_noticed_in_its_own_thread_only(shared, tmp_path):
         assert seen == []
         logging.getLogger("rasterio._err").warning("corrupt")
         assert seen == ["corrupt"]
-    content = bytearray((shared / "rasters" / "neon_YELL_crop.tiff").read_bytes())
+    content = bytearray((DATA / "neon_YELL_crop.tiff").read_bytes())
     content[300_000:300_400] = b"\x55" * 400
     (tmp_path / "damaged.tiff").write_bytes(content)
     raster = open_raster(tmp_path / "damaged.tiff")
@@ -238,9 +239,9 @@ def test_utm_pixels_are_within_a_thousandth():
     assert area == pytest.approx(100 / 0.9996**2, rel=1e-5)
 
 
-def test_another_planet_is_measured_in_its_own_units(shared):
+def test_another_planet_is_measured_in_its_own_units():
     """No transform leads from Mars to WGS 84."""
-    info = open_raster(shared / "rasters" / "cog_hirise_mars.tif").info
+    info = open_raster(DATA / "cog_hirise_mars.tif").info
     assert info.ground == pytest.approx((info.transform.a, -info.transform.e))
 
 

