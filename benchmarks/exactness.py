@@ -119,14 +119,12 @@ def crops(scene: Path, side: int) -> tuple[ArrayRaster, ArrayRaster]:
     return made[0], made[1]
 
 
-def markdown(outcomes: list[Outcome], scene: Path, model: Model) -> str:
+def markdown(outcomes: list[Outcome], title: str, how: str) -> str:
     """The table, and how it was made."""
-    how = f"`python benchmarks/exactness.py {scene.name}`, {datetime.now(UTC).date()}, {model.device}."
-    network = f"Network: {model.path.name}, stride {model.spec.stride}, halo {model.spec.halo}."
     lines = [
-        "# Exact tiles against whole-image inference",
+        title,
         "",
-        f"{how} {network} Rows with a smaller halo are the control.",
+        f"{how}, {datetime.now(UTC).date()}. Rows with a smaller halo are the control.",
         "",
         "| raster | tile | halo | batch | tiles | worst score / deviation | labels differ | no tie |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
@@ -150,9 +148,11 @@ def main() -> None:
     model = load_model(options.model)
     square, odd = crops(options.scene, options.side)
     outcomes = measure(square, model, CASES) + measure(odd, model, CASES[2:4] + CASES[6:7])
+    how = f"`python benchmarks/exactness.py {options.scene.name}`, {options.model.name}, {model.device}"
+    table = markdown(outcomes, "# Exact tiles against whole-image inference", how)
     if options.markdown:
-        options.markdown.write_text(markdown(outcomes, options.scene, model))
-    print(markdown(outcomes, options.scene, model))
+        options.markdown.write_text(table)
+    print(table)
 
 
 if __name__ == "__main__":

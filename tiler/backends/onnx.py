@@ -196,6 +196,8 @@ def _cuda_session(content: bytes, settings: ort.SessionOptions, wanted: str) -> 
     session = None
     if cuda_visible() and "CUDAExecutionProvider" in ort.get_available_providers():
         ort.preload_dlls()
+        # Its warnings about plug-ins that are not used are of no use.
+        ort.set_default_logger_severity(3)
         device = {"device_id": wanted.partition(":")[2] or "0", **CUDA_OPTIONS}
         providers = [("CUDAExecutionProvider", device), "CPUExecutionProvider"]
         session = ort.InferenceSession(content, settings, providers=providers)
