@@ -57,6 +57,11 @@ def test_missing_source(place, capsys):
     refused(capsys, place, segment(place, "none.tif"), "no such file", "none.tif")
 
 
+def test_missing_source_and_an_output_that_exists(place, capsys):
+    (place / "old.tif").write_text("precious")
+    refused(capsys, place, segment(place, "none.tif", "good.onnx", "old.tif"), "--overwrite")
+
+
 def test_directory_as_source(place, capsys):
     (place / "folder").mkdir()
     refused(capsys, place, segment(place, "folder"), "got a directory")

@@ -184,6 +184,8 @@ def test_rio_plugin(place):
 
 
 def test_no_command_shows_the_help_and_an_unknown_one_is_refused(capsys):
+    assert run_command(tiler, []) == 2
+    assert capsys.readouterr().err.startswith("Usage: ")
     assert run_command(tiler, ["frobnicate"]) == 2
     assert "frobnicate" in capsys.readouterr().err
 

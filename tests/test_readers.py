@@ -201,6 +201,16 @@ def test_labels_are_brought_onto_the_grid_of_their_raster(tmp_path):
     assert not pixels.valid_HW[:, 4:].any()
 
 
+def test_labels_without_a_place_have_the_size_of_their_raster(tmp_path):
+    """They are not stretched; 32-bit labels, as rasterising tools write them, are fine."""
+    labels = write_raster(tmp_path / "l.tif", np.full((1, 4, 6), 3, np.int32))
+    same = write_raster(tmp_path / "r.tif", np.zeros((3, 4, 6), np.uint8))
+    other = write_raster(tmp_path / "o.tif", np.zeros((3, 8, 12), np.uint8))
+    assert open_labels(labels, open_raster(same).info).read(Window(0, 0, 4, 6)).raw_CHW.max() == 3
+    with pytest.raises(InputError, match=r"12 x 8 px\), got 6 x 4"):
+        open_labels(labels, open_raster(other).info)
+
+
 def test_labels_in_another_crs_are_refused(tmp_path):
     labels = write_raster(
         tmp_path / "l.tif",

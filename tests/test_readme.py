@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,8 +92,6 @@ def test_a_demo_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
 @pytest.mark.slow
 def test_exact_on_real_pixels_at_full_size(shared):
     """The benchmark's own comparison on a real 4096 x 4096 window: labels equal, scores within 1e-4."""
-    import sys
-
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         from exactness import CASES, crops, measure
@@ -104,3 +104,16 @@ def test_exact_on_real_pixels_at_full_size(shared):
         for outcome in measure(raster, model, [c for c in CASES if c[0] != 256 and c[2] is None]):
             assert outcome.worst_score <= 1e-4
             assert outcome.wrong_clear == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_training_from_nothing_by_the_command_in_the_readme(shared, tmp_path):
+    """IoU of at least 0.60 for buildings on the part of the scene that was not trained on."""
+    pytest.importorskip("torch")
+    (line,) = re.findall(r"^    (python -m train .*)$", README, flags=re.MULTILINE)
+    places = {"zanzibar_oam_z21.tif": "rasters", "zanzibar_oam_z21_mask.tif": "labelled/hot_buildings"}
+    words = [str(shared / places[w] / w) if w in places else w for w in line.split()[1:]]
+    subprocess.run([sys.executable, *words], cwd=tmp_path, check=True)
+    scores = json.loads((tmp_path / "runs/buildings/metrics.json").read_text())
+    assert scores["test"]["classes"]["building"]["iou"] >= 0.6

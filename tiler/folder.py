@@ -85,7 +85,7 @@ def check_output(output: Path, source: Path, others: tuple[Path, ...], overwrite
     if output.is_dir():
         raise UsageError(f"the output is a file, got a directory: {output}")
     for path in (output, *others):
-        if path.exists() and path.samefile(source):
+        if path.exists() and source.exists() and path.samefile(source):
             raise UsageError(f"the output would replace the input {source}; choose another name")
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists; pass --overwrite to replace it")

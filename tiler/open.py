@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from tiler.errors import InputError, UsageError
-from tiler.readers.gdal import DRIVERS, GdalRaster, Source
+from tiler.readers.gdal import DRIVERS, LABEL_DTYPES, GdalRaster, Source
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 
 if TYPE_CHECKING:
@@ -111,19 +111,21 @@ def open_labels(path: str | Path, like: RasterInfo) -> Raster:
     Raises
     ------
     InputError
-        if it has several bands, or lies in another CRS.
+        if it has several bands, lies in another CRS, or has another size and no georeferencing.
     """
-    native = open_raster(path)
+    native = GdalRaster(Source(Path(path), dtypes=LABEL_DTYPES))
     info = native.info
     if info.bands != 1:
         raise InputError(f"labels have one band, got {info.bands} in {path}")
     if (info.height, info.width) == (like.height, like.width) and info.transform == like.transform:
         return native
     target = replace(info, height=like.height, width=like.width, crs=like.crs, transform=like.transform)
-    if info.crs is None and like.crs is None:
-        rows = nearest(like.height, info.height)
-        return NearestRaster(native, rows, nearest(like.width, info.width), target)
-    if info.crs != like.crs or info.transform is None or like.transform is None:
+    if info.transform is None or like.transform is None:
+        raise InputError(
+            f"labels without georeferencing have the size of their raster ({like.width} x {like.height} px), "
+            f"got {info.width} x {info.height} in {path}"
+        )
+    if info.crs != like.crs:
         raise InputError(f"labels lie in the CRS of their raster ({like.crs}), got {info.crs} in {path}")
     step = ~info.transform @ like.transform
     return NearestRaster(native, *_nearest_by(step, like.height, like.width, str(path)), target)

@@ -15,7 +15,7 @@ from tiler import __version__, memory
 from tiler.backends.onnx import load_model
 from tiler.engine import segment_blocks
 from tiler.errors import OutputError
-from tiler.events import BlockStored, Finished, Finishing, Planned, ignore
+from tiler.events import BlockStored, Finished, Finishing, Noted, Planned, ignore
 from tiler.finish import Finisher
 from tiler.folder import RunFolder, check_output
 from tiler.model import Model
@@ -142,11 +142,23 @@ def segment(
     check_output(output, Path(source), names, options.overwrite)
     job = prepare(source, model, options)
     observer(Planned(plan_facts(job)))
+    for message in _notes(job):
+        observer(Noted(message))
     with RunFolder(output, options.overwrite) as folder, rasterio.Env(GDAL_CACHEMAX=job.plan.cache):
         report = _carry_out(job, output, folder, observer, start)
         folder.publish()
     observer(Finished(asdict(report)))
     return report
+
+
+def _notes(job: Job) -> list[str]:
+    """What the user did not ask for in so many words."""
+    notes = [f"on {job.model.device}"]
+    if job.raster.info.note:
+        notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
+    if job.options.blend == "auto" and job.plan.mode != "exact":
+        notes.append(f"tiles are blended ({job.plan.mode}): {job.plan.reason}")
+    return notes
 
 
 def _names(output: Path, options: RunOptions) -> tuple[Path, ...]:

@@ -25,9 +25,9 @@ def _inspect_model(path: Path) -> None:
     from tiler.cli.tables import print_pairs
 
     graph, content = read_graph(path)
-    size = " x ".join(
-        "any" if n is None else str(n) for n in (graph.shape[0], graph.channels, *graph.shape[1:])
-    )
+    free = "any" if graph.stride is None else f"multiple of {graph.stride}"
+    rows, columns = (free if n is None else n for n in graph.shape[1:])
+    size = f"{graph.shape[0] or 'any'} x {graph.channels} x {rows} x {columns}"
     print_pairs(
         [
             ("model", f"{path}, {len(content):,} bytes"),

@@ -105,6 +105,9 @@ def run_command(
     try:
         # click returns the exit code that a command asked for, else what it returned: None.
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         hint = (
             f" ({error.ctx.command_path} --help lists them)"
@@ -117,9 +120,7 @@ def run_command(
     except TilerError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(
-            "interrupted; nothing was left half-written: run the same command to start again", INTERRUPTED
-        )
+        return _fail("interrupted; nothing is half-written: run the same command again", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,8 +16,13 @@ from tiler.options import BLENDS, GRIDS, OUTPUTS, RunOptions, parse_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    _ParamType = click.ParamType[Any]
+else:
+    # Older versions of click cannot be subscripted.
+    _ParamType = click.ParamType
 
-class Parsed(click.ParamType[Any]):
+
+class Parsed(_ParamType):
     """A value that a function reads from text; its errors are usage errors."""
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 DTYPES: Final = ("uint8", "uint16", "int16", "float32")
+LABEL_DTYPES: Final = ("uint8", "uint16", "int16", "int8", "uint32", "int32")
 MAX_PIXELS: Final = 10**13
 """More than this is a damaged header, not a raster."""
 
@@ -50,6 +51,8 @@ class Source:
     """Band numbers from 1; None: all but alpha."""
     nodata: float | None = None
     """Overrides what the file says. A pixel is nodata when all its chosen bands are."""
+    dtypes: tuple[str, ...] = DTYPES
+    """Types of pixels that are understood."""
     overview: int | None = None
     """Index of an overview to read instead of the full resolution."""
 
@@ -113,9 +116,9 @@ class GdalRaster:
         missing = [b for b in self.bands if b not in dataset.indexes]
         if missing or not self.bands:
             raise InputError(f"{name} has bands 1 to {dataset.count}, got {missing or 'none'}; see --bands")
-        odd = sorted({dataset.dtypes[b - 1] for b in self.bands} - set(DTYPES))
+        odd = sorted({dataset.dtypes[b - 1] for b in self.bands} - set(self.source.dtypes))
         if odd:
-            raise InputError(f"a raster is of type {', '.join(DTYPES)}, got {', '.join(odd)} in {name}")
+            raise InputError(f"pixels are {', '.join(self.source.dtypes)}, got {', '.join(odd)} in {name}")
         if dataset.height * dataset.width > MAX_PIXELS:
             raise InputError(
                 f"a raster has at most {MAX_PIXELS:.0e} pixels, got {dataset.width} x {dataset.height} "
