@@ -13,6 +13,7 @@ from export import onnx as exporting  # noqa: E402
 from export.cli import main  # noqa: E402
 from export.onnx import export_onnx  # noqa: E402
 from export.parity import agreement, real_batches  # noqa: E402
+from refusals import refused  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
 from tiler.errors import InputError, OutputError  # noqa: E402
 from tiler.open import open_raster  # noqa: E402
@@ -185,26 +186,15 @@ def test_a_full_disk_is_one_line(traced, raster, tmp_path, monkeypatch):
 # --- the command line
 
 
-def refused(capsys, arguments, *words):
-    """One line on stderr, exit code 2."""
-    assert run_command(main, [str(a) for a in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
-
-
 def test_bad_usage_is_one_line(traced, capsys, checkpoint, raster, tmp_path):
     out = tmp_path / "net.onnx"
-    refused(capsys, [checkpoint, out], "--raster")
-    refused(capsys, [tmp_path, out, "--raster", raster], "checkpoint", "network.json")
-    refused(capsys, [checkpoint, out, "--raster", tmp_path / "none.tif"], "none.tif")
-    refused(capsys, [checkpoint, out, "--raster", raster, "--bands", "1"], "3 bands")
-    refused(capsys, [checkpoint, out, "--raster", raster, "--tolerance", "-1"], "--tolerance")
-    refused(capsys, [checkpoint, tmp_path / "no" / "net.onnx", "--raster", raster], "OUT")
-    refused(capsys, [checkpoint, tmp_path, "--raster", raster], "OUT")
+    refused(capsys, main, [checkpoint, out], "--raster")
+    refused(capsys, main, [tmp_path, out, "--raster", raster], "checkpoint", "network.json")
+    refused(capsys, main, [checkpoint, out, "--raster", tmp_path / "none.tif"], "none.tif")
+    refused(capsys, main, [checkpoint, out, "--raster", raster, "--bands", "1"], "3 bands")
+    refused(capsys, main, [checkpoint, out, "--raster", raster, "--tolerance", "-1"], "--tolerance")
+    refused(capsys, main, [checkpoint, tmp_path / "no" / "net.onnx", "--raster", raster], "OUT")
+    refused(capsys, main, [checkpoint, tmp_path, "--raster", raster], "OUT")
     refused(
         capsys, [checkpoint, out, "--raster", raster, "--tolerance", "1e-12"], "--tolerance", "not written"
     )

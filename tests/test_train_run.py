@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from refusals import refused  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
 from tiler.errors import InputError, MissingError, OutputError, TilerError, UsageError  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
@@ -242,27 +243,16 @@ def test_a_gpu_that_is_not_there_is_an_error(pair, tmp_path):
 # --- the command line
 
 
-def refused(capsys, arguments, *words):
-    """One line on stderr, exit code 2."""
-    assert run_command(main, arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
-
-
 def test_bad_usage_is_one_line(capsys, pair, tmp_path):
     outdir = tmp_path / "run"
-    refused(capsys, [str(outdir)], "--classes")
-    refused(capsys, [str(outdir), "--classes", "a,b"], "--pair")
-    refused(capsys, arguments(pair, outdir, crop=31), "--crop", "31")
-    refused(capsys, arguments(pair, outdir, colour="red"), "--colour")
-    refused(capsys, arguments(pair, outdir, bands="1,x"), "--bands", "1,x")
-    refused(capsys, arguments(pair, outdir, precision="fp16"), "fp16", "GPU")
-    refused(capsys, arguments((str(tmp_path / "none.tif"), pair[1]), outdir), "none.tif")
-    refused(capsys, arguments(pair, outdir, bands="1,2,9"), "bands")
+    refused(capsys, main, [str(outdir)], "--classes")
+    refused(capsys, main, [str(outdir), "--classes", "a,b"], "--pair")
+    refused(capsys, main, arguments(pair, outdir, crop=31), "--crop", "31")
+    refused(capsys, main, arguments(pair, outdir, colour="red"), "--colour")
+    refused(capsys, main, arguments(pair, outdir, bands="1,x"), "--bands", "1,x")
+    refused(capsys, main, arguments(pair, outdir, precision="fp16"), "fp16", "GPU")
+    refused(capsys, main, arguments((str(tmp_path / "none.tif"), pair[1]), outdir), "none.tif")
+    refused(capsys, main, arguments(pair, outdir, bands="1,2,9"), "bands")
     refused(
         capsys, [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"], "nowhere"
     )
@@ -271,7 +261,7 @@ def test_bad_usage_is_one_line(capsys, pair, tmp_path):
 def test_a_refused_run_can_be_corrected(capsys, pair, tmp_path):
     """A mistake found in the data leaves no folder that insists on the mistaken options."""
     outdir = tmp_path / "run"
-    refused(capsys, arguments((pair[0], str(tmp_path / "none.tif")), outdir), "none.tif")
+    refused(capsys, main, arguments((pair[0], str(tmp_path / "none.tif")), outdir), "none.tif")
     assert not outdir.exists() or not any(outdir.iterdir())
 
 
@@ -280,7 +270,7 @@ def test_a_config_file_gives_every_option(finished, tmp_path, capsys):
     assert run_command(main, [str(finished), "--config", str(finished / "options.toml")]) == 0
     assert "is finished" in capsys.readouterr().out
     (tmp_path / "c.toml").write_text('classes = "a,b"\ncrop_size = 3\n')
-    refused(capsys, [str(tmp_path / "run"), "--config", str(tmp_path / "c.toml")], "crop_size")
+    refused(capsys, main, [str(tmp_path / "run"), "--config", str(tmp_path / "c.toml")], "crop_size")
 
 
 def test_tiler_train_is_the_same_command(capsys):

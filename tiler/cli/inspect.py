@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from tiler.backends.graph import Graph
+    from tiler.spec import ModelSpec
 
 ONNX_SUFFIX = ".onnx"
 
@@ -25,44 +30,43 @@ def _inspect_model(path: Path) -> None:
     from tiler.cli.tables import print_pairs
 
     graph, content = read_graph(path)
-    free = "any" if graph.stride is None else f"multiple of {graph.stride}"
-    rows, columns = (free if n is None else n for n in graph.shape[1:])
-    size = f"{graph.shape[0] or 'any'} x {graph.channels} x {rows} x {columns}"
     print_pairs(
         [
             ("model", f"{path}, {len(content):,} bytes"),
-            ("input", f"{graph.input_name}: {graph.dtype}, {size} (batch, bands, rows, columns)"),
+            ("input", f"{graph.input_name}: {graph.dtype}, {_size(graph)} (batch, bands, rows, columns)"),
             ("memory", f"about {bytes_per_pixel(graph):.0f} bytes per pixel of a tile"),
+            *(_told(graph.spec) if graph.spec else _untold(graph)),
         ]
     )
-    spec = graph.spec
-    if spec is None:
-        stride = (
-            "not known: pass --stride" if graph.stride is None else f"{graph.stride} (from the input's shape)"
-        )
-        print_pairs(
-            [("stride", stride), ("says of itself", "nothing: pass --scale, --activation, --classes")]
-        )
-        return
-    exact = "yes" if spec.exact else "not known to be"
-    print_pairs(
-        [
-            ("bands", ", ".join(spec.bands)),
-            ("classes", ", ".join(c.name for c in spec.classes)),
-            ("returns", spec.activation),
-            ("scale", _numbers(spec.scale)),
-            ("mean", _numbers(spec.mean)),
-            ("std", _numbers(spec.std)),
-            ("stride", spec.stride or "not known"),
-            ("halo", "not known" if spec.halo is None else f"{spec.halo} px"),
-            ("shift-equivariant", exact),
-            (
-                "trained at",
-                "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel",
-            ),
-            ("attribution", spec.attribution or "none"),
-        ]
+
+
+def _size(graph: Graph) -> str:
+    free = "any" if graph.stride is None else f"{graph.stride}n"
+    rows, columns = (free if n is None else n for n in graph.shape[1:])
+    return f"{graph.shape[0] or 'any'} x {graph.channels} x {rows} x {columns}"
+
+
+def _untold(graph: Graph) -> list[tuple[str, object]]:
+    stride = (
+        "not known: pass --stride" if graph.stride is None else f"{graph.stride} (from the input's shape)"
     )
+    return [("stride", stride), ("says of itself", "nothing: pass --scale, --activation, --classes")]
+
+
+def _told(spec: ModelSpec) -> list[tuple[str, object]]:
+    return [
+        ("bands", ", ".join(spec.bands)),
+        ("classes", ", ".join(c.name for c in spec.classes)),
+        ("returns", spec.activation),
+        ("scale", _numbers(spec.scale)),
+        ("mean", _numbers(spec.mean)),
+        ("std", _numbers(spec.std)),
+        ("stride", spec.stride or "not known"),
+        ("halo", "not known" if spec.halo is None else f"{spec.halo} px"),
+        ("shift-equivariant", "yes" if spec.exact else "not known to be"),
+        ("trained at", "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"),
+        ("attribution", spec.attribution or "none"),
+    ]
 
 
 def _numbers(values: tuple[float, ...]) -> str:
