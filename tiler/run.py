@@ -141,10 +141,10 @@ def segment(
     names = _names(output, options)
     check_output(output, Path(source), names, options.overwrite)
     job = prepare(source, model, options)
-    observer(Planned(plan_facts(job)))
-    for message in _notes(job):
-        observer(Noted(message))
     with RunFolder(output, options.overwrite) as folder, rasterio.Env(GDAL_CACHEMAX=job.plan.cache):
+        observer(Planned(plan_facts(job)))
+        for message in _notes(job):
+            observer(Noted(message))
         report = _carry_out(job, output, folder, observer, start)
         folder.publish()
     observer(Finished(asdict(report)))
