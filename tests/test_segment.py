@@ -259,6 +259,20 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
     assert calls[-1] == "released"
 
 
+def test_a_full_disk_leaves_nothing(scene, unet, tmp_path, monkeypatch):
+    """Neither a file nor a thread that still computes."""
+    from tiler.sinks import scratch
+
+    def full(self, block):
+        raise OutputError("cannot write: no space left on device")
+
+    monkeypatch.setattr(scratch.ScratchTiff, "write", full)
+    with pytest.raises(OutputError, match="no space left"):
+        segment(scene, unet, tmp_path / "out.tif", RunOptions(tile=128, batch=1))
+    assert not [t for t in threading.enumerate() if t.name.startswith("tiler")]
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_file_that_does_not_read_back_is_not_published(scene, unet, tmp_path, monkeypatch):
     """The checksums taken while computing are compared with the finished file."""
     from tiler.sinks import scratch

@@ -8,7 +8,7 @@ from tiler.blend import blend, cut_blocks
 from tiler.predict import predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from tiler.finish import Finisher
     from tiler.planning import Plan
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tiler.tiles import TileReader
 
 
-def segment_blocks(reader: TileReader, backend: Backend, finisher: Finisher, plan: Plan) -> Iterator[Block]:
+def segment_blocks(reader: TileReader, backend: Backend, finisher: Finisher, plan: Plan) -> Generator[Block]:
     """Every block of the result, once, strip by strip from top to bottom.
 
     Tiles of the next batches are read and predicted while the consumer stores a block.

@@ -61,9 +61,16 @@ class RunFolder:
         self._ready.append((working, final))
         return working
 
+    def write(self, final: Path, text: str) -> None:
+        """Put text where `publish` will find it."""
+        try:
+            self.place(final).write_text(text)
+        except OSError as error:
+            raise OutputError(f"cannot write {final}: {error.strerror}; is the disk full?") from None
+
     def publish(self) -> None:
-        """Rename the finished files to their final names, in the order they were placed."""
-        for working, final in self._ready:
+        """Rename the finished files to their final names, the output itself last."""
+        for working, final in sorted(self._ready, key=lambda pair: pair[1] == self.output):
             try:
                 working.replace(final)
             except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from tiler.tiles import TileReader
 from tiler.toml import to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from tiler.ports import Block, Observer, Raster, RasterInfo
 
@@ -146,6 +146,9 @@ def segment(
         for message in _notes(job):
             observer(Noted(message))
         report = _carry_out(job, output, folder, observer, start)
+        settings = asdict(replace(options, overwrite=False))
+        folder.write(output.with_suffix(".config.toml"), to_toml(settings))
+        folder.write(output.with_suffix(".report.json"), report.to_json() + "\n")
         folder.publish()
     observer(Finished(asdict(report)))
     return report
@@ -200,20 +203,15 @@ def _carry_out(job: Job, output: Path, folder: RunFolder, observer: Observer, st
             _store(blocks, scratches, tally, info, stopwatch, observer)
         finally:
             backend.release()
-        report_path = folder.place(output.with_suffix(".report.json"))
-        settings = asdict(replace(job.options, overwrite=False))
-        folder.place(output.with_suffix(".config.toml")).write_text(to_toml(settings))
         for scratch, product in zip(scratches, made, strict=True):
             observer(Finishing(str(product.path)))
             with stopwatch.timing("finish"):
                 build_cog(scratch, product, folder.place(product.path))
-    report = _report(job, made, info, tally, backend, stopwatch, time.perf_counter() - start)
-    report_path.write_text(report.to_json() + "\n")
-    return report
+    return _report(job, made, info, tally, backend, stopwatch, time.perf_counter() - start)
 
 
 def _store(
-    blocks: Iterator[Block],
+    blocks: Generator[Block],
     scratches: list[ScratchTiff],
     tally: Tally,
     info: RasterInfo,
@@ -222,20 +220,21 @@ def _store(
 ) -> None:
     """Stream every block to disk and count it."""
     done, total = 0, info.height * info.width
-    for block in blocks:
-        with stopwatch.timing("store"):
-            for scratch in scratches:
-                scratch.write(block)
-            tally.add(block)
-        done += block.window.area
-        observer(BlockStored(str(block.window), block.window.area, done, total))
+    with closing(blocks):
+        for block in blocks:
+            with stopwatch.timing("store"):
+                for scratch in scratches:
+                    scratch.write(block)
+                tally.add(block)
+            done += block.window.area
+            observer(BlockStored(str(block.window), block.window.area, done, total))
     if done != total:
         raise OutputError(f"every pixel is stored once, got {done} of {total}")
 
 
 def _blocks(
     job: Job, backend: TimedBackend, stopwatch: Stopwatch, folder: RunFolder
-) -> tuple[RasterInfo, Iterator[Block]]:
+) -> tuple[RasterInfo, Generator[Block]]:
     """The blocks of the output, and the raster info of the grid they are on."""
     reader = replace(job.reader, raster=TimedRaster(job.raster, stopwatch))
     blocks = segment_blocks(reader, backend, job.finisher, job.plan)

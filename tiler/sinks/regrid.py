@@ -14,7 +14,7 @@ from tiler.ports import Block
 from tiler.sinks.scratch import as_rasterio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from tiler.ports import Raster
     from tiler.sinks.scratch import ScratchTiff
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def source_grid_blocks(
     blocks: Iterable[Block], scratch: ScratchTiff, source: Raster, side: int
-) -> Iterator[Block]:
+) -> Generator[Block]:
     """Store all blocks first, then read them back under each pixel of the source.
 
     A source pixel that is not valid is nodata, also where the model's coarser pixel holds a valid one.
