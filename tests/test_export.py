@@ -196,7 +196,11 @@ def test_bad_usage_is_one_line(traced, capsys, checkpoint, raster, tmp_path):
     refused(capsys, main, [checkpoint, tmp_path / "no" / "net.onnx", "--raster", raster], "OUT")
     refused(capsys, main, [checkpoint, tmp_path, "--raster", raster], "OUT")
     refused(
-        capsys, [checkpoint, out, "--raster", raster, "--tolerance", "1e-12"], "--tolerance", "not written"
+        capsys,
+        main,
+        [checkpoint, out, "--raster", raster, "--tolerance", "1e-12"],
+        "--tolerance",
+        "not written",
     )
     assert list(tmp_path.iterdir()) == []
 

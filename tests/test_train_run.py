@@ -254,7 +254,10 @@ def test_bad_usage_is_one_line(capsys, pair, tmp_path):
     refused(capsys, main, arguments((str(tmp_path / "none.tif"), pair[1]), outdir), "none.tif")
     refused(capsys, main, arguments(pair, outdir, bands="1,2,9"), "bands")
     refused(
-        capsys, [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"], "nowhere"
+        capsys,
+        main,
+        [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"],
+        "nowhere",
     )
 
 

@@ -128,7 +128,7 @@ def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOp
         if options contradict each other, the model, or the memory budget.
     """
     mode, reason = _mode(model, options)
-    budget = options.memory or memory.available() // 2
+    budget = options.memory or memory.resident() + memory.available() // 2
     cost = _Cost(info, model, finisher, mode != "exact", memory.resident(), min(CACHE, budget // 8))
     grids = (
         _exact_grids(info, model, options) if mode == "exact" else [_blended_grid(info, model, options, mode)]
