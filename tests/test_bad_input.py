@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from affine import Affine
 from onnx import TensorProto, helper
 
 import networks
@@ -288,6 +289,10 @@ def test_output_that_exists(place, capsys):
         (["--memory", "10MB"], ["budget", "raise --memory"]),
         (["--device", "tpu"], ["device", "tpu"]),
         (["--resolution", "0"], ["resolution", "0"]),
+        (["--resolution", "inf"], ["resolution", "inf"]),
+        (["--threads", "100000"], ["threads", "100000"]),
+        (["--scale", "nan"], ["scale", "nan"]),
+        (["--std", "inf"], ["std", "inf"]),
         (["--resolution", "0.5"], ["resolution", "georeferenced"]),
         (["--activation", "relu"], ["activation", "relu"]),
         (["--threshold", "2"], ["threshold", "2"]),
@@ -339,3 +344,75 @@ def test_a_tiff_cut_short_after_its_header(place, capsys, share):
     (place / "cut.tif").write_bytes(content[: int(len(content) * share)])
     command = segment(place, "cut.tif", "good.onnx", "out.tif", "--quiet")
     refused(capsys, place, command, "cut.tif", "damaged", code=1)
+
+
+@pytest.mark.parametrize("tag", ["SourceFilename", "sourcefilename"])
+def test_a_vrt_within_a_vrt(place, capsys, tag):
+    """What it names must be a raster, not another description."""
+    inside = (
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+    )
+    source = f'<{tag} relativeToVRT="1">{{}}</{tag}><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>'
+    (place / "inner.vrt").write_text(f"{inside}{source.format('none.tif')}</VRTDataset>")
+    (place / "outer.vrt").write_text(f"{inside}{source.format('inner.vrt')}</VRTDataset>")
+    for name, word in (("inner.vrt", "none.tif"), ("outer.vrt", "inner.vrt")):
+        refused(capsys, place, segment(place, name, "good.onnx", "out.tif", "--allow-vrt"), word)
+
+
+def test_a_network_that_ends_in_argmax(place, capsys):
+    """Class numbers are no scores: they can neither be blended nor thresholded."""
+    node = helper.make_node("ArgMax", ["x"], ["y"], axis=1)
+    networks.save(place / "argmax.onnx", [node], {})
+    proto = onnx.load(place / "argmax.onnx")
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(proto, place / "argmax.onnx")
+    refused(capsys, place, segment(place, "good.tif", "argmax.onnx"), "ArgMax", "int64")
+
+
+def test_scores_that_are_no_numbers(place, capsys):
+    """An overflow in the network is never class 0."""
+    nodes = [helper.make_node("Mul", ["x", "big"], ["z"]), helper.make_node("Mul", ["z", "z"], ["y"])]
+    weights = {"big": np.float32(1e30)}
+    networks.save(
+        place / "inf.onnx", nodes, weights, channels=3, model_spec=networks.spec(classes=("a", "b", "c"))
+    )
+    command = segment(place, "good.tif", "inf.onnx", "out.tif", "--quiet")
+    refused(capsys, place, command, "NaN or infinity")
+
+
+def test_exact_tiles_of_a_fixed_size_need_the_stride(place, capsys):
+    """Cores must begin on it, and a fixed size does not tell it."""
+    shape = {"dims": [1, 3, 64, 64], "out": [1, 2, 64, 64]}
+    networks.unet(place / "fixed.onnx", model_spec=None, **shape)
+    command = segment(place, "good.tif", "fixed.onnx", "out.tif", "--scale", "1", "--activation", "logits")
+    refused(capsys, place, [*command, "--halo", "24"], "--stride")
+
+
+def test_scaling_for_a_network_that_takes_raw_bytes(place, capsys):
+    byte_network(place / "bytes.onnx")
+    command = segment(place, "good.tif", "bytes.onnx", "out.tif", "--mean", "100")
+    refused(capsys, place, command, "raw uint8", "--mean")
+
+
+def test_a_directory_where_the_report_would_go(place, capsys):
+    """Found before the work, not after it."""
+    (place / "out.report.json").mkdir()
+    refused(capsys, place, segment(place), "got a directory", "out.report.json")
+
+
+def test_a_name_that_is_too_long(place, capsys):
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "x" * 230 + ".tif"), "at most 200 bytes")
+
+
+def test_rasters_on_different_grids_are_not_compared(place, capsys):
+    for name, east in (("a.tif", 0), ("b.tif", 1000)):
+        move = Affine(1, 0, east, 0, -1, 0)
+        write_raster(place / name, np.zeros((1, 8, 8), np.uint8), transform=move, crs="EPSG:32633")
+    refused(capsys, place, ["compare", place / "a.tif", place / "b.tif"], "one grid")
+
+
+@pytest.mark.parametrize("line", ["tile = true", "tile = 1979-05-27", "allow_vrt = []", "tile = [1, 2]"])
+def test_a_configuration_with_a_value_of_the_wrong_type(place, capsys, line):
+    (place / "run.toml").write_text(line)
+    command = segment(place, "good.tif", "good.onnx", "out.tif", "--config", place / "run.toml")
+    refused(capsys, place, command, line.split()[0], "run.toml")

@@ -105,3 +105,23 @@ def test_the_network_term_grows_with_the_batch():
     one, two = (planned(4096, 4096, RunOptions(tile=512, batch=b, memory=10**10)) for b in (1, 2))
     assert two.terms["network"] == pytest.approx(2 * one.terms["network"], abs=2)
     assert two.terms["band"] == one.terms["band"]
+
+
+def test_equally_wasteful_tiles_are_large():
+    """Without a halo nothing is wasted by small ones, but time."""
+    assert min(planned(16384, 16384, halo=0).grid.tile) >= 1024
+
+
+def test_a_graph_of_fixed_batch_is_planned_with_whole_batches():
+    """It is fed eight tiles whatever is asked for, so it needs memory for eight."""
+    plan = planned(999, 999, RunOptions(memory=4 * 10**9, batch=1), shape=(8, 256, 256), stride=1, halo=0)
+    assert plan.batch == 8
+
+
+def test_resampling_is_in_the_plan():
+    """A tile fed at a hundredth of the pixels reads a hundred times its own."""
+    model = networks.function_model(None, networks.spec(3, stride=16, halo=96), 2)
+    info = RasterInfo("none.tif", 2048, 2048, 3, np.dtype(np.uint8), shrink=100.0, note="averaged")
+    plan = make_plan(info, model, Finisher(model.spec, 2), RunOptions(memory=4 * 10**9, tile=1024))
+    assert plan.terms["resampling"] >= 2 * 1024 * 1024 * 100 * 3
+    assert planned(2048, 2048).terms["resampling"] == 0

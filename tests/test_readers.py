@@ -267,3 +267,36 @@ def test_fill_is_the_mean_in_raw_units_rounded():
     np.testing.assert_allclose(
         normalise(np.full((2, 1, 1), 51, np.uint8), spec).ravel(), [-3, -1.8], rtol=1e-5
     )
+
+
+def test_nodata_counts_in_the_bands_that_are_used(tmp_path):
+    """A sentinel in one used band of a float raster is enough; in others it does not matter."""
+    raw_CHW = np.full((2, 2, 4), 5, np.float32)
+    raw_CHW[0, 0] = -9999
+    path = write_raster(tmp_path / "x.tif", raw_CHW, nodata=-9999)
+    everything = Window(0, 0, 2, 4)
+    for bands, share in (((1,), 0.5), ((2,), 1.0), ((2, 1), 0.5)):
+        assert open_raster(path, bands=bands).read(everything).valid_HW.mean() == share
+        given = open_raster(path, bands=bands, nodata=-9999).read(everything)
+        assert given.valid_HW.mean() == share
+
+
+def test_a_colour_that_has_the_nodata_value_in_one_band_is_valid(tmp_path):
+    """Nodata 0 of bytes is black in all bands."""
+    raw_CHW = np.array([[[0, 0]], [[0, 9]], [[0, 9]]], np.uint8)
+    path = write_raster(tmp_path / "x.tif", raw_CHW, nodata=0)
+    assert open_raster(path).read(Window(0, 0, 1, 2)).valid_HW.tolist() == [[False, True]]
+
+
+def test_damage_is_noticed_however_little_a_program_logs(tmp_path):
+    """`rio -q` asks for errors only, and GDAL reports damage as a warning."""
+    log = logging.getLogger("rasterio")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    logging.getLogger("rasterio._err").setLevel(logging.NOTSET)
+    try:
+        with damage_watch() as seen:
+            logging.getLogger("rasterio._err").warning("corrupt")
+        assert seen == ["corrupt"]
+    finally:
+        log.setLevel(level)

@@ -30,6 +30,7 @@ from tiler.geometry import Window
 from tiler.options import RunOptions
 from tiler.oracle import whole_image_scores
 from tiler.run import prepare, segment
+from tiler.toml import read_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -259,10 +260,13 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
             calls.append("released")
 
     before = set(tmp_path.iterdir())
-    with pytest.raises(ZeroDivisionError, match="third call"):
+    with pytest.raises(ZeroDivisionError, match="third call") as caught:
         segment(scene, replace(model, backend=Failing()), tmp_path / "out.tif", RunOptions(tile=128, batch=1))
     assert set(tmp_path.iterdir()) == before
     assert calls[-1] == "released"
+    # Not even while the traceback still holds the frames.
+    assert caught.tb is not None
+    assert not [t for t in threading.enumerate() if t.name.startswith("tiler")]
 
 
 def test_a_full_disk_leaves_nothing(scene, unet, tmp_path, monkeypatch):
@@ -402,3 +406,18 @@ def test_a_second_thread_may_run_another_segment(scene, unet, tmp_path):
         thread.join()
     assert (tmp_path / "0.tif").read_bytes() == (tmp_path / "1.tif").read_bytes()
     assert not list(tmp_path.glob("*.run"))
+
+
+def test_a_resolution_that_would_be_endless_is_refused(scene, unet):
+    """Before a single pixel is read."""
+    with pytest.raises(UsageError, match="at most 1e"):
+        prepare(scene, unet, RunOptions(resolution=1e-5))
+
+
+def test_odd_values_survive_the_written_configuration(scene, unet, tmp_path):
+    """NaN as nodata, and names beyond ASCII."""
+    options = RunOptions(nodata=float("nan"), classes=("grün", "\U0001f600"))
+    segment(scene, unet, tmp_path / "a.tif", options)
+    stored = read_toml(tmp_path / "a.config.toml")
+    assert stored["classes"] == ["grün", "\U0001f600"]
+    assert stored["nodata"] != stored["nodata"]

@@ -57,6 +57,10 @@ def compare(a: Path | str, b: Path | str) -> Agreement:
             f"rasters to compare have one size (bands, rows, columns), got {_shape(first.info)} and "
             f"{_shape(second.info)}"
         )
+    if None not in (first.info.transform, second.info.transform) and _place(first.info) != _place(
+        second.info
+    ):
+        raise InputError(f"rasters to compare lie on one grid, got another CRS or transform in {b}")
     different = nodata_differs = 0
     where = ""
     for window in windows(first.info):
@@ -68,6 +72,10 @@ def compare(a: Path | str, b: Path | str) -> Agreement:
             row, column = np.argwhere(wrong_HW)[0]
             where = f"row {window.top + row}, column {window.left + column}"
     return Agreement(first.info.height * first.info.width, different, nodata_differs, where)
+
+
+def _place(info: RasterInfo) -> tuple[object, object]:
+    return info.crs, info.transform
 
 
 def _shape(info: RasterInfo) -> tuple[int, int, int]:

@@ -16,17 +16,15 @@ SIDE: Final = 512
 
 def network_seconds(job: Job) -> float:
     """Seconds that the network alone would take for all tiles of the plan, none skipped."""
-    height, width = (
-        min(side, SIDE) if fixed is None else fixed
-        for side, fixed in zip(job.plan.grid.tile, job.model.shape[1:], strict=True)
+    model, stride = job.model, job.model.spec.stride or 1
+    sides = (
+        min(side, max(stride, SIDE // stride * stride)) if fixed is None else fixed
+        for side, fixed in zip(job.plan.grid.tile, model.shape[1:], strict=True)
     )
-    stride = job.model.spec.stride or 1
-    batch_NCHW = np.zeros(
-        (1, len(job.model.spec.bands), height // stride * stride, width // stride * stride), job.model.dtype
-    )
-    job.model.backend.predict(batch_NCHW)
+    batch_NCHW = np.zeros((model.shape[0] or 1, len(model.spec.bands), *sides), model.dtype)
+    model.backend.predict(batch_NCHW)
     start = time.perf_counter()
-    job.model.backend.predict(batch_NCHW)
+    model.backend.predict(batch_NCHW)
     seconds = time.perf_counter() - start
     pixels = job.plan.tiles * job.plan.grid.tile[0] * job.plan.grid.tile[1]
-    return seconds * pixels / float(batch_NCHW.shape[2] * batch_NCHW.shape[3])
+    return seconds * pixels / float(batch_NCHW[:, 0].size)

@@ -14,17 +14,17 @@ import numpy as np
 from tiler import kernels
 from tiler.errors import InputError, UsageError
 from tiler.kernels import LEVELS, NODATA
+from tiler.options import OUTPUTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.spec import ModelSpec
 
-OUTPUTS: Final = ("labels", "probabilities", "both")
 SCALE: Final = 1 / LEVELS
 """A stored probability byte times this is the probability."""
 
-__all__ = ["NODATA", "OUTPUTS", "SCALE", "Finisher"]
+__all__ = ["NODATA", "SCALE", "Finisher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,13 @@ class Finisher:
     channels: int
     """K, scores per pixel."""
     output: str = "labels"
-    """One of `OUTPUTS`."""
+    """One of `tiler.options.OUTPUTS`."""
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
             raise UsageError(f"output is one of {', '.join(OUTPUTS)}, got {self.output!r}")
+        if self.channels == 1 and self.spec.activation == "none":
+            raise UsageError("a network with one channel returns logits or sigmoid, got --activation none")
         if self.probability_planes and self.spec.activation == "none":
             raise UsageError("a network with --activation none has no probabilities; use --output labels")
         expected = 2 if self.channels == 1 else self.channels

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], depth: int, threads: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield ``function(item)`` for each item, in order, with up to ``depth`` calls running or waiting ahead.
 
     Items are drawn in the consumer's thread, calls run in ``threads`` others; depth 0 is a plain loop. The

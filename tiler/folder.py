@@ -6,6 +6,7 @@ nothing unfinished is left under a final name.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = {".tif", ".tiff"}
+LONGEST_NAME = 200
+"""Bytes; file systems allow 255, and our suffixes need some."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,9 +41,9 @@ class RunFolder:
         UsageError
             if the place is taken or cannot be written to.
         """
-        if self.path.exists() and self.overwrite:
-            shutil.rmtree(self.path)
         try:
+            if self.path.is_dir() and self.overwrite:
+                shutil.rmtree(self.path)
             self.path.mkdir()
         except FileExistsError:
             raise UsageError(
@@ -64,12 +67,13 @@ class RunFolder:
     def write(self, final: Path, text: str) -> None:
         """Put text where `publish` will find it."""
         try:
-            self.place(final).write_text(text)
+            self.place(final).write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write {final}: {error.strerror}; is the disk full?") from None
 
     def publish(self) -> None:
         """Rename the finished files to their final names, the output itself last."""
+        self.output.unlink(missing_ok=True)
         for working, final in sorted(self._ready, key=lambda pair: pair[1] == self.output):
             try:
                 working.replace(final)
@@ -89,9 +93,11 @@ def check_output(output: Path, source: Path, others: tuple[Path, ...], overwrite
         raise UsageError(f"the output is a GeoTIFF and ends in .tif, got {output}")
     if not output.parent.is_dir():
         raise UsageError(f"the output's folder does not exist: {output.parent}; create it first")
-    if output.is_dir():
-        raise UsageError(f"the output is a file, got a directory: {output}")
+    if len(os.fsencode(output.name)) > LONGEST_NAME:
+        raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {output.name[:40]}...")
     for path in (output, *others):
+        if path.is_dir():
+            raise UsageError(f"the output is a file, got a directory: {path}")
         if path.exists() and source.exists() and path.samefile(source):
             raise UsageError(f"the output would replace the input {source}; choose another name")
         if path.exists() and not overwrite:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from tiler.errors import InputError, UsageError
-from tiler.readers.gdal import DRIVERS, LABEL_DTYPES, GdalRaster, Source
+from tiler.readers.gdal import DRIVERS, LABEL_DTYPES, MAX_PIXELS, GdalRaster, Source
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_raster(
     native = GdalRaster(source)
     if resolution == "native":
         return native
-    if not resolution > 0:
+    if not 0 < resolution < np.inf:
         raise UsageError(f"resolution is metres per pixel above 0, got {resolution}")
     return _at_resolution(native, resolution)
 
@@ -117,7 +117,8 @@ def open_labels(path: str | Path, like: RasterInfo) -> Raster:
     info = native.info
     if info.bands != 1:
         raise InputError(f"labels have one band, got {info.bands} in {path}")
-    if (info.height, info.width) == (like.height, like.width) and info.transform == like.transform:
+    same = (info.height, info.width, info.transform) == (like.height, like.width, like.transform)
+    if same and (info.crs == like.crs or info.crs is None or like.crs is None):
         return native
     target = replace(info, height=like.height, width=like.width, crs=like.crs, transform=like.transform)
     if info.transform is None or like.transform is None:
@@ -155,8 +156,10 @@ def _at_resolution(native: GdalRaster, resolution: float) -> Raster:
         raise InputError(
             f"a resolution needs a georeferenced raster, {info.name} is not; pass --resolution native"
         )
-    width = max(1, round(info.width * info.ground[0] / resolution))
-    height = max(1, round(info.height * info.ground[1] / resolution))
+    across, down = info.width * info.ground[0] / resolution, info.height * info.ground[1] / resolution
+    if not across * down <= MAX_PIXELS:
+        raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got --resolution {resolution:g}")
+    width, height = max(1, round(across)), max(1, round(down))
     if (height, width) == (info.height, info.width):
         return native
     source = _finest_below(native, height, width)
@@ -181,11 +184,18 @@ def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:
 
 
 def _check_vrt(path: Path) -> None:
-    """Refuse a VRT whose sources are not files here: --allow-vrt is no leave to fetch."""
+    """Refuse a VRT whose sources are not rasters here: --allow-vrt is no leave to fetch."""
     try:
-        names = [e.text or "" for e in ET.parse(path).iter() if e.tag in {"SourceFilename", "SourceDataset"}]  # noqa: S314 - names no entity is expanded for
+        elements = list(ET.parse(path).iter())  # noqa: S314 - entities are not expanded
     except ET.ParseError as error:
         raise InputError(f"a VRT is XML, got {path}: {error}") from None
-    for name in names:
-        if not (path.parent / name).is_file():
-            raise InputError(f"a VRT names files that are here, got {name!r} in {path}")
+    # GDAL does not mind the case of tags.
+    for element in elements:
+        if element.tag.lower() not in {"sourcefilename", "sourcedataset"}:
+            continue
+        relative = element.get("relativeToVRT", element.get("relativetovrt", "0")) == "1"
+        source = (path.parent if relative else Path()) / (element.text or "")
+        if not source.is_file():
+            raise InputError(f"a VRT names files that are here, got {element.text!r} in {path}")
+        # Opened by name of driver: neither another VRT nor a description of a web service.
+        Source(source).open().close()

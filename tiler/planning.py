@@ -107,14 +107,22 @@ class _Cost:
             "program and network": self.base + FIXED,
             "decoded blocks": self.cache,
             "tiles read ahead": area * waiting * (raw + fed + 1),
+            "resampling": self._resampling(area),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
             "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
             **self.strip_terms(tile, strip_width),
         }
 
+    def _resampling(self, area: int) -> int:
+        """What the readers hold while they bring a tile to another resolution: source pixels, and means."""
+        if not self.info.note:
+            return 0
+        stored = max(self.info.shrink, 1.0) * (self.info.bands * self.info.dtype.itemsize + 1)
+        return round(READER_THREADS * area * (stored + 8 * self.info.bands))
+
     def strip_terms(self, tile: tuple[int, int], strip_width: int) -> dict[str, int]:
         """Bytes that grow with the width of a strip."""
-        band = (4 * self.finisher.channels + 1) if self.blended else self.finisher.planes
+        band = 2 * (4 * self.finisher.channels + 1) if self.blended else self.finisher.planes
         rows = 3 * self.finisher.planes * (tile[0] + BLOCK)
         return {"band": tile[0] * strip_width * band, "finished rows": rows * strip_width}
 
@@ -133,15 +141,18 @@ def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOp
     grids = (
         _exact_grids(info, model, options) if mode == "exact" else [_blended_grid(info, model, options, mode)]
     )
-    fitting = [g for g in grids if _peak(cost, g, options.batch or 1) <= budget]
+    # A graph of fixed batch is fed whole batches, whatever is asked for.
+    smallest = round_up(options.batch or 1, model.shape[0] or 1)
+    fitting = [g for g in grids if _peak(cost, g, smallest) <= budget]
     if not fitting:
-        least = min(_peak(cost, g, options.batch or 1) for g in grids)
+        least = min(_peak(cost, g, smallest) for g in grids)
         raise UsageError(
             f"the memory budget is {memory.in_words(budget)}, the smallest plan needs "
             f"{memory.in_words(least)}; raise --memory" + ("" if options.tile is None else " or lower --tile")
         )
-    grid = min(fitting, key=lambda g: (g.waste, g.tile))
-    batch = options.batch or _batch(cost, grid, model, budget)
+    grid = min(fitting, key=lambda g: (g.waste, -g.tile[0] * g.tile[1]))
+    told = options.batch is not None or model.shape[0] is not None
+    batch = smallest if told else _batch(cost, grid, budget)
     width = _strip_width(cost, grid, batch, budget)
     return Plan(grid, mode, reason, batch, width, budget, cost.terms(grid.tile, batch, width), cost.cache)
 
@@ -234,10 +245,8 @@ def _peak(cost: _Cost, grid: TileGrid, batch: int) -> int:
     return sum(cost.terms(grid.tile, batch, min(BLOCK, grid.columns.extent)).values())
 
 
-def _batch(cost: _Cost, grid: TileGrid, model: Model, budget: int) -> int:
+def _batch(cost: _Cost, grid: TileGrid, budget: int) -> int:
     """Enough small tiles at once to keep the processor busy; large tiles do that alone."""
-    if model.shape[0] is not None:
-        return model.shape[0]
     area = grid.tile[0] * grid.tile[1]
     wanted = max(1, min(PIXELS_PER_BATCH // area, LARGEST_BATCH, grid.count))
     return next(n for n in range(wanted, 0, -1) if n == 1 or _peak(cost, grid, n) <= budget)

@@ -35,6 +35,8 @@ class RasterInfo:
     """Pixel corner coordinates to CRS coordinates; None when the raster is not georeferenced."""
     ground: tuple[float, float] | None = None
     """Size of a pixel on the ground at the raster's centre, metres: (along a row, along a column)."""
+    shrink: float = 1.0
+    """Stored pixels that are read per pixel, when it is resampled from finer ones."""
     note: str = ""
     """How these pixels were made, when they are not the file's own, e.g. how it was resampled."""
 

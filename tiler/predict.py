@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from tiler.errors import InputError
 from tiler.flow import prefetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -29,10 +30,12 @@ class Prediction:
     """Of ``tile.share``."""
 
 
-def predict(tiles: Iterable[Tile], backend: Backend, batch: int, depth: int) -> Iterator[Prediction]:
+def predict(tiles: Generator[Tile], backend: Backend, batch: int, depth: int) -> Iterator[Prediction]:
     """Run the network on batches of tiles, ``depth`` batches ahead of the consumer."""
-    for predictions in prefetch(lambda group: _predict_batch(group, backend), _batched(tiles, batch), depth):
-        yield from predictions
+    results = prefetch(lambda group: _predict_batch(group, backend), _batched(tiles, batch), depth)
+    with closing(tiles), closing(results):
+        for predictions in results:
+            yield from predictions
 
 
 def _batched(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
@@ -48,6 +51,11 @@ def _predict_batch(group: list[Tile], backend: Backend) -> list[Prediction]:
         raise InputError(
             f"the network returns one score map of the input's size per tile, got {scores_NKHW.shape} "
             f"for {batch_NCHW.shape}; check --tile against its legal sizes"
+        )
+    if not np.isfinite(scores_NKHW).all():
+        raise InputError(
+            f"the network's scores are numbers, got NaN or infinity at {group[0].share}; check its input "
+            "scaling, and its weights for float16 overflow"
         )
     return [Prediction(tile, _share(tile, scores_NKHW[n])) for n, tile in enumerate(group)]
 

@@ -40,7 +40,7 @@ class Report:
     classes: tuple[ClassTally, ...]
     """Empty when no labels were written."""
     seconds: float
-    """From the first read to the last rename."""
+    """From the call until the outputs were verified."""
     megapixels_per_second: float
     """Of the raster that the network was fed, everything counted."""
     stage_seconds: dict[str, float]
@@ -51,6 +51,7 @@ class Report:
     plan: dict[str, Any]
     model: dict[str, Any]
     source: dict[str, Any]
+    output: dict[str, Any]
 
     def to_json(self) -> str:
         """Indented JSON."""

@@ -54,7 +54,7 @@ class Job:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What the result depends on, and nothing else: two runs with equal tags give equal pixels."""
+        """What the result depends on besides the source's pixels, and nothing else."""
         grid = self.plan.grid
         cut = (
             {"halo": self.model.spec.halo}
@@ -269,7 +269,8 @@ def _report(
         peak_memory=memory.peak(),
         plan=plan_facts(job),
         model={"path": str(job.model.path), "sha256": job.model.sha256, "device": job.model.device},
-        source={"path": str(job.source), "height": info.height, "width": info.width},
+        source={"path": str(job.source)},
+        output={"height": info.height, "width": info.width},
     )
 
 

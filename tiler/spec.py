@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -85,8 +86,12 @@ class ModelSpec:
             values = getattr(self, name)
             if values and len(values) != len(self.bands):
                 raise UsageError(f"{name} has one value per band ({len(self.bands)}), got {len(values)}")
-        if any(not s > 0 for s in self.std):
+        if any(not 0 < s < math.inf for s in self.std):
             raise UsageError(f"std is above 0, got {self.std}")
+        if any(s == 0 or not math.isfinite(s) for s in self.scale):
+            raise UsageError(f"scale is a number other than 0, got {self.scale}")
+        if not all(map(math.isfinite, (*self.mean, *self.fill))):
+            raise UsageError(f"mean and fill are numbers, got {self.mean} and {self.fill}")
 
     def _check_output(self) -> None:
         if self.activation not in ACTIVATIONS:

@@ -6,6 +6,7 @@ whole raster, worked out per tile by index, so that it does not depend on where 
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tiler.geometry import Window
 from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from numpy.typing import NDArray
 
@@ -58,12 +59,11 @@ class TileReader:
                 "convert the raster"
             )
 
-    def tiles(self, strip: Strip, depth: int, threads: int) -> Iterator[Tile]:
+    def tiles(self, strip: Strip, depth: int, threads: int) -> Generator[Tile]:
         """The tiles of a strip, row by row, without those whose share holds no valid pixel."""
         places = ((row, column) for row in range(strip.grid.rows.count) for column in strip.columns)
-        for tile in prefetch(lambda place: self.read(strip, *place), places, depth, threads):
-            if tile is not None:
-                yield tile
+        with closing(prefetch(lambda place: self.read(strip, *place), places, depth, threads)) as tiles:
+            yield from (tile for tile in tiles if tile is not None)
 
     def read(self, strip: Strip, row: int, column: int) -> Tile | None:
         """One tile, or None if none of the pixels it contributes to is valid."""

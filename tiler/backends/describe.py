@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from tiler.errors import InputError
+from tiler.errors import InputError, UsageError
 from tiler.spec import ModelSpec, default_classes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def describe(graph: Graph, channels: int, options: RunOptions) -> tuple[ModelSpe
     """
     values, origins = _from_metadata(graph)
     if graph.spec is None:
-        values.update(_from_graph(graph, channels))
+        values.update(_from_graph(graph, channels, options))
         origins.update(dict.fromkeys(values, "graph"))
     told = _from_options(graph, options)
     values.update(told)
@@ -46,7 +46,7 @@ def _from_metadata(graph: Graph) -> tuple[dict[str, Any], dict[str, str]]:
     return values, dict.fromkeys(values, "metadata")
 
 
-def _from_graph(graph: Graph, channels: int) -> dict[str, Any]:
+def _from_graph(graph: Graph, channels: int, options: RunOptions) -> dict[str, Any]:
     count = max(channels, 2)
     values: dict[str, Any] = {
         "bands": tuple(f"band {i}" for i in range(1, graph.channels + 1)),
@@ -54,8 +54,8 @@ def _from_graph(graph: Graph, channels: int) -> dict[str, Any]:
     }
     if graph.stride is not None:
         values["stride"] = graph.stride
-    if graph.shape[1] is not None:
-        # A fixed size may be tiled from any pixel: only its own output is used.
+    if None not in graph.shape[1:] and options.halo is None:
+        # Blended tiles of a fixed size may start at any pixel; exact ones must start on the stride.
         values["stride"] = 1
     return values
 
@@ -66,6 +66,11 @@ def _from_options(graph: Graph, options: RunOptions) -> dict[str, Any]:
         for name in (*PER_BAND, "activation", "threshold", "stride", "halo")
         if getattr(options, name) is not None
     }
+    if graph.dtype.kind == "u" and set(told) & set(PER_BAND):
+        raise UsageError(
+            f"the network takes raw {graph.dtype} pixels and scales them itself, got "
+            + ", ".join(f"--{name}" for name in PER_BAND if name in told)
+        )
     for name in PER_BAND:
         if len(told.get(name, ())) == 1:
             told[name] *= graph.channels

@@ -24,6 +24,7 @@ DTYPES: Final[dict[int, np.dtype[Any]]] = {
     TensorProto.UINT8: np.dtype(np.uint8),
     TensorProto.UINT16: np.dtype(np.uint16),
 }
+SCORES: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
 NOMINAL_SIDE: Final = 256
 """Side of the tile on which memory per pixel is worked out where the graph leaves it open."""
 
@@ -56,7 +57,10 @@ def read_graph(path: Path) -> tuple[Graph, bytes]:
     """
     if not path.is_file():
         raise InputError(f"no such model file: {path}")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the model {path}: {error.strerror}") from None
     try:
         proto = onnx.load_model_from_string(content)
         if not proto.graph.node:
@@ -90,6 +94,11 @@ def _graph(proto: onnx.ModelProto, path: Path) -> Graph:
         raise InputError(f"a model's input is float32, float16, uint8 or uint16, got {kind} in {path}")
     if not dims[1].dim_value:
         raise InputError(f"a model's input has a fixed number of bands, got {dims[1].dim_param!r} in {path}")
+    if proto.graph.output[0].type.tensor_type.elem_type not in SCORES:
+        kind = TensorProto.DataType.Name(proto.graph.output[0].type.tensor_type.elem_type).lower()
+        raise InputError(
+            f"a model returns scores (float), got {kind} in {path}: if it ends in ArgMax, export it without"
+        )
     text = next((entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY), None)
     return Graph(
         proto=proto,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -15,7 +16,7 @@ import onnxruntime as ort
 
 from tiler.backends.describe import describe
 from tiler.backends.graph import Graph, bytes_per_pixel, read_graph
-from tiler.errors import InputError, MissingError
+from tiler.errors import InputError, MissingError, UsageError
 from tiler.model import Model
 from tiler.options import RunOptions
 
@@ -28,6 +29,7 @@ RUNTIME_ERRORS: Final = tuple(
     if isinstance(error, type) and issubclass(error, Exception)
 )
 """What ONNX Runtime raises; its exceptions share no base of their own."""
+THREADS_PER_CORE: Final = 8
 PROBE_STRIDES: Final = 4
 """A network of free size is tried once on a tile of this many strides, 64 pixels at least."""
 CUDA_OPTIONS: Final = {
@@ -65,12 +67,15 @@ class OnnxBackend:
 
     def release(self) -> None:
         """Let the allocator return what it holds: it does so only at the end of a run, so make one."""
-        device = "gpu:0" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu:0"
+        cuda = self.session.get_provider_options().get("CUDAExecutionProvider")
+        device = "cpu:0" if cuda is None else f"gpu:{cuda['device_id']}"
         settings = ort.RunOptions()
         settings.log_severity_level = 4
         settings.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         tile_NCHW = np.zeros((self.graph.shape[0] or 1, self.graph.channels, *self.trial), self.graph.dtype)
-        self._run(tile_NCHW, settings)
+        # Memory that cannot be given back is no reason to lose a result, or to hide another error.
+        with contextlib.suppress(InputError):
+            self._run(tile_NCHW, settings)
 
     def _run(self, batch_NCHW: NDArray[Any], settings: ort.RunOptions | None = None) -> NDArray[np.float32]:
         try:
@@ -164,6 +169,8 @@ def _session(content: bytes, options: RunOptions, path: Path) -> tuple[ort.Infer
 
 
 def _settings(threads: int | None) -> ort.SessionOptions:
+    if threads is not None and threads > THREADS_PER_CORE * cores():
+        raise UsageError(f"--threads is at most {THREADS_PER_CORE} per core ({cores()} here), got {threads}")
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads or cores()
     settings.inter_op_num_threads = 1

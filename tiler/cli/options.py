@@ -71,7 +71,26 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(f"a key of the configuration {value} is an option, got {', '.join(unknown)}")
+    options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option)}
+    for key, given in values.items():
+        if not _fits(given, options[key]):
+            kind = "true or false" if options[key].is_flag else "text or a number"
+            raise UsageError(f"{key} in {value} is {kind}, got {given!r}")
     ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _fits(given: object, option: click.Option) -> bool:
+    """Whether a value from TOML is of a kind that the option can be given on the command line."""
+    if option.is_flag:
+        return isinstance(given, bool)
+    if isinstance(given, list):
+        plural = option.multiple or isinstance(option.type, Parsed)
+        return plural and all(isinstance(item, list) or _is_plain(item) for item in given)
+    return _is_plain(given)
+
+
+def _is_plain(item: object) -> bool:
+    return isinstance(item, (str, int, float)) and not isinstance(item, bool)
 
 
 config_option = click.option(

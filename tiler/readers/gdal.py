@@ -50,7 +50,7 @@ class Source:
     bands: tuple[int, ...] | None = None
     """Band numbers from 1; None: all but alpha."""
     nodata: float | None = None
-    """Overrides what the file says. A pixel is nodata when all its chosen bands are."""
+    """Overrides what the file says."""
     dtypes: tuple[str, ...] = DTYPES
     """Types of pixels that are understood."""
     overview: int | None = None
@@ -67,7 +67,8 @@ class Source:
         if not self.path.exists():
             raise InputError(f"no such file: {self.path}")
         if not self.path.is_file():
-            raise InputError(f"a raster is a file, got a directory: {self.path}")
+            kind = "directory" if self.path.is_dir() else "device or pipe"
+            raise InputError(f"a raster is a file, got a {kind}: {self.path}")
         level = {} if self.overview is None else {"overview_level": self.overview}
         try:
             # Python's warning filters are shared by all threads, hence the lock.
@@ -97,17 +98,21 @@ class GdalRaster:
     """Height and width of each overview, finest first."""
     _alpha: int | None = field(init=False)
     _masked: bool = field(init=False)
+    _nodata: tuple[float | None, ...] = field(init=False)
+    """Of each band that is read; a mask of the file's own goes before it."""
     _local: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
         dataset = self.source.open()
         self._alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c is ColorInterp.alpha), None)
-        self._masked = any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
+        self._masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
         self.bands = self.source.bands or tuple(i for i in dataset.indexes if i != self._alpha)
         self.overviews = tuple(
             (-(-dataset.height // d), -(-dataset.width // d)) for d in dataset.overviews(1)
         )
         self._check(dataset)
+        told = self.source.nodata
+        self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
         self.info = self._info(dataset)
         self._local.dataset = dataset
 
@@ -143,7 +148,7 @@ class GdalRaster:
     def read(self, window: Window) -> Pixels:
         """The pixels of a window."""
         part = RasterioWindow(window.left, window.top, window.width, window.height)
-        with damage_watch() as damage:
+        with damage_watch() as damage, rasterio.Env():
             try:
                 raw_CHW = self._dataset().read(list(self.bands), window=part)
                 valid_HW = self._valid(raw_CHW, part)
@@ -159,18 +164,22 @@ class GdalRaster:
         return self._local.dataset
 
     def _valid(self, raw_CHW: NDArray[Any], part: RasterioWindow) -> NDArray[np.bool_]:
-        nodata = self.source.nodata
-        if nodata is not None:
-            return np.asarray((~_equals(raw_CHW, nodata)).any(axis=0))
-        if self._alpha is not None:
+        if self._alpha is not None and self.source.nodata is None:
             return np.asarray(self._dataset().read(self._alpha, window=part) != 0)
-        if self._masked:
+        if self._masked and self.source.nodata is None:
             return np.asarray(self._dataset().dataset_mask(window=part) != 0)
-        return np.ones(raw_CHW.shape[1:], np.bool_)
+        if all(value is None for value in self._nodata):
+            return np.ones(raw_CHW.shape[1:], np.bool_)
+        missing_CHW = np.stack([_equals(raw, v) for raw, v in zip(raw_CHW, self._nodata, strict=True)])
+        # 0 or 255 in one band of three is a colour; -9999 in one band is no measurement.
+        unsigned = raw_CHW.dtype.kind == "u"
+        return np.asarray(~(missing_CHW.all(axis=0) if unsigned else missing_CHW.any(axis=0)))
 
 
-def _equals(raw_CHW: NDArray[Any], value: float) -> NDArray[np.bool_]:
-    return np.asarray(np.isnan(raw_CHW) if np.isnan(value) else raw_CHW == value)
+def _equals(raw_HW: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
+    if value is None:
+        return np.zeros(raw_HW.shape, np.bool_)
+    return np.asarray(np.isnan(raw_HW) if np.isnan(value) else raw_HW == value)
 
 
 def _one_line(error: BaseException) -> str:
@@ -191,7 +200,11 @@ class damage_watch(logging.Handler):  # noqa: N801 - used as a context manager
             self._seen.append(" ".join(record.getMessage().split()))
 
     def __enter__(self) -> list[str]:
-        logging.getLogger("rasterio._err").addHandler(self)
+        log = logging.getLogger("rasterio._err")
+        if not log.isEnabledFor(logging.WARNING):
+            # Else a program that only wants to hear of errors would not hear of damage.
+            log.setLevel(logging.WARNING)
+        log.addHandler(self)
         return self._seen
 
     def __exit__(self, *_: object) -> None:

@@ -125,4 +125,5 @@ def resampled_info(info: RasterInfo, height: int, width: int, note: str) -> Rast
     down, across = info.height / height, info.width / width
     transform = None if info.transform is None else info.transform @ type(info.transform).scale(across, down)
     ground = None if info.ground is None else (info.ground[0] * across, info.ground[1] * down)
-    return replace(info, height=height, width=width, transform=transform, ground=ground, note=note)
+    size = replace(info, height=height, width=width, shrink=info.shrink * down * across)
+    return replace(size, transform=transform, ground=ground, note=note)
