@@ -47,7 +47,7 @@ class Report:
     """Time spent in each stage; stages overlap, so the sum may exceed ``seconds``."""
     tiles_computed: int
     peak_memory: int
-    """Bytes."""
+    """Bytes that the process has held at most so far."""
     plan: dict[str, Any]
     model: dict[str, Any]
     source: dict[str, Any]
