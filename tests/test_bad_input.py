@@ -400,6 +400,14 @@ def test_a_directory_where_the_report_would_go(place, capsys):
     refused(capsys, place, segment(place), "got a directory", "out.report.json")
 
 
+def test_names_that_are_no_text(place, capsys):
+    """GDAL takes UTF-8 only; Linux takes any bytes."""
+    odd = place / os.fsdecode(b"odd\xff.tif")
+    odd.write_bytes((place / "good.tif").read_bytes())
+    refused(capsys, place, segment(place, odd.name), "cannot open")
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", odd.name), "printable")
+
+
 def test_a_name_that_is_too_long(place, capsys):
     refused(capsys, place, segment(place, "good.tif", "good.onnx", "x" * 230 + ".tif"), "at most 200 bytes")
 

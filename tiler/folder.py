@@ -93,6 +93,8 @@ def check_output(output: Path, source: Path, others: tuple[Path, ...], overwrite
         raise UsageError(f"the output is a GeoTIFF and ends in .tif, got {output}")
     if not output.parent.is_dir():
         raise UsageError(f"the output's folder does not exist: {output.parent}; create it first")
+    if not os.fspath(output).isprintable():
+        raise UsageError(f"the output's name is printable text, got {output!r}")
     if len(os.fsencode(output.name)) > LONGEST_NAME:
         raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {output.name[:40]}...")
     for path in (output, *others):

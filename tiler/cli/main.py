@@ -129,7 +129,9 @@ def run_command(
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    # File names may hold bytes that are no text.
+    text = message.encode(errors="backslashreplace").decode()
+    click.echo("error: " + " ".join(text.split()), err=True)
     return code
 
 

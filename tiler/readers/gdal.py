@@ -75,7 +75,7 @@ class Source:
             with _opening, warnings.catch_warnings(), rasterio.Env():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 return DatasetReader(str(self.path.absolute()), driver=list(self.drivers), **level)
-        except RasterioError as error:
+        except (RasterioError, UnicodeEncodeError) as error:
             raise InputError(
                 f"cannot open {self.path} as a raster: {_one_line(error)}{self._hint()}"
             ) from None
