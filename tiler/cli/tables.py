@@ -77,11 +77,10 @@ def print_plan(job: Job, seconds: float) -> None:
     print_pairs(
         [
             ("source", job.source),
-            (
-                "fed to network",
-                f"{info.width} x {info.height} px, {info.bands} bands, {info.note or 'as in the file'}",
-            ),
-            ("model", f"{job.model.path} on {job.model.device}"),
+            ("model", job.model.path),
+            ("runs on", job.model.device),
+            ("fed to network", f"{info.width} x {info.height} px, {info.bands} bands"),
+            ("pixels", info.note or "as in the file"),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),
             ("computed", f"{plan.grid.waste:.2f} times the raster's pixels, fewer where there is no data"),
