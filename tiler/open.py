@@ -164,8 +164,8 @@ def _at_resolution(native: GdalRaster, resolution: float) -> Raster:
         return native
     source = _finest_below(native, height, width)
     way = "averaged" if info.ground[0] < resolution else "interpolated"
-    size = f"{info.ground[0]:.4g} x {info.ground[1]:.4g} m"
-    note = f"{way} from {source.info.width} x {source.info.height} px (file: {size} per pixel)"
+    size = f"{info.ground[0]:.3g} x {info.ground[1]:.3g} m"
+    note = f"{way} from {source.info.width} x {source.info.height} px (file: {size})"
     return ResampledRaster(source, resampled_info(info, height, width, note))
 
 

@@ -83,7 +83,7 @@ def print_plan(job: Job, seconds: float) -> None:
             ("pixels", info.note or "as in the file"),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),
-            ("computed", f"{plan.grid.waste:.2f} times the raster's pixels, fewer where there is no data"),
+            ("computed", f"{plan.grid.waste:.2f} times the pixels, fewer where there is no data"),
             ("batch", plan.batch),
             ("strips", f"{sum(1 for _ in plan.strips())} of {plan.strip_width} px"),
             ("time", f"about {seconds:,.0f} s for the network"),
