@@ -14,6 +14,11 @@ A message is one line: the rule, the value got, and the fix.
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """A library's message without its line breaks, cut where it becomes a dump."""
+    return " ".join(str(error).split())[:300]
+
+
 class TilerError(Exception):
     """Base of all errors raised on purpose."""
 

@@ -73,12 +73,14 @@ class RunFolder:
 
     def publish(self) -> None:
         """Rename the finished files to their final names, the output itself last."""
-        self.output.unlink(missing_ok=True)
-        for working, final in sorted(self._ready, key=lambda pair: pair[1] == self.output):
-            try:
+        final = self.output
+        try:
+            # An old output must not lie beside a new report if the machine stops in between.
+            self.output.unlink(missing_ok=True)
+            for working, final in sorted(self._ready, key=lambda pair: pair[1] == self.output):
                 working.replace(final)
-            except OSError as error:
-                raise OutputError(f"cannot write {final}: {error.strerror}") from None
+        except OSError as error:
+            raise OutputError(f"cannot write {final}: {error.strerror}") from None
 
 
 def check_output(output: Path, source: Path, others: tuple[Path, ...], overwrite: bool) -> None:

@@ -31,9 +31,9 @@ from tiler.tiles import TileReader
 from tiler.toml import to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
-    from tiler.ports import Block, Observer, Raster, RasterInfo
+    from tiler.ports import Block, Observer, Raster, RasterInfo, Sink
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,7 +212,7 @@ def _carry_out(job: Job, output: Path, folder: RunFolder, observer: Observer, st
 
 def _store(
     blocks: Generator[Block],
-    scratches: list[ScratchTiff],
+    sinks: Sequence[Sink],
     tally: Tally,
     info: RasterInfo,
     stopwatch: Stopwatch,
@@ -223,8 +223,8 @@ def _store(
     with closing(blocks):
         for block in blocks:
             with stopwatch.timing("store"):
-                for scratch in scratches:
-                    scratch.write(block)
+                for sink in sinks:
+                    sink.write(block)
                 tally.add(block)
             done += block.window.area
             observer(BlockStored(str(block.window), block.window.area, done, total))
@@ -268,7 +268,12 @@ def _report(
         tiles_computed=backend.tiles,
         peak_memory=memory.peak(),
         plan=plan_facts(job),
-        model={"path": str(job.model.path), "sha256": job.model.sha256, "device": job.model.device},
+        model={
+            "path": str(job.model.path),
+            "sha256": job.model.sha256,
+            "device": job.model.device,
+            "said_by": job.model.origins,
+        },
         source={"path": str(job.source)},
         output={"height": info.height, "width": info.width},
     )

@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from tiler.errors import InputError
+from tiler.errors import InputError, one_line
 from tiler.spec import METADATA_KEY, ModelSpec
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class Graph:
     """Input bands."""
     shape: tuple[int | None, int | None, int | None]
     """Batch, height, width where fixed."""
-    output_rank: int
     stride: int | None
     """From the names of the input's dimensions, as PyTorch writes them: ``16*h`` is a multiple of 16."""
     spec: ModelSpec | None
@@ -72,7 +71,7 @@ def read_graph(path: Path) -> tuple[Graph, bytes]:
             f"a model is an ONNX file, got something else (or a part of one) in {path}"
         ) from None
     except onnx.checker.ValidationError as error:
-        raise InputError(f"{path} is not a valid ONNX model: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{path} is not a valid ONNX model: {one_line(error)}") from None
     return _graph(proto, path), content
 
 
@@ -106,7 +105,6 @@ def _graph(proto: onnx.ModelProto, path: Path) -> Graph:
         dtype=DTYPES[tensor.elem_type],
         channels=dims[1].dim_value,
         shape=(dims[0].dim_value or None, dims[2].dim_value or None, dims[3].dim_value or None),
-        output_rank=len(proto.graph.output[0].type.tensor_type.shape.dim),
         stride=_stride(dims[2].dim_param, dims[3].dim_param),
         spec=None if text is None else ModelSpec.from_json(text),
     )

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from tiler.backends.describe import describe
 from tiler.backends.graph import Graph, bytes_per_pixel, read_graph
-from tiler.errors import InputError, MissingError, UsageError
+from tiler.errors import InputError, MissingError, UsageError, one_line
 from tiler.model import Model
 from tiler.options import RunOptions
 
@@ -82,7 +82,7 @@ class OnnxBackend:
             (scores,) = self.session.run(None, {self.graph.input_name: batch_NCHW}, settings)
         except RUNTIME_ERRORS as error:
             size = "x".join(map(str, batch_NCHW.shape))
-            raise InputError(f"the network failed on a batch of {size}: {_one_line(error)}") from None
+            raise InputError(f"the network failed on a batch of {size}: {one_line(error)}") from None
         scores = scores if scores.ndim == 4 else scores[:, None]
         return np.asarray(scores, np.float32)
 
@@ -164,7 +164,7 @@ def _session(content: bytes, options: RunOptions, path: Path) -> tuple[ort.Infer
         providers = ["CPUExecutionProvider"]
         session = ort.InferenceSession(content, settings, providers=providers)
     except RUNTIME_ERRORS as error:
-        raise InputError(f"ONNX Runtime cannot load {path}: {_one_line(error)}") from None
+        raise InputError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from None
     return session, f"CPU, {settings.intra_op_num_threads} threads (ONNX Runtime {ort.__version__})"
 
 
@@ -232,7 +232,3 @@ def cuda_visible() -> bool:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
-from tiler.errors import DamageError, InputError
+from tiler.errors import DamageError, InputError, one_line
 from tiler.pixels import Pixels, checked_pixels
 from tiler.ports import RasterInfo
 from tiler.readers.ground import pixel_size
@@ -77,7 +77,7 @@ class Source:
                 return DatasetReader(str(self.path.absolute()), driver=list(self.drivers), **level)
         except (RasterioError, UnicodeEncodeError) as error:
             raise InputError(
-                f"cannot open {self.path} as a raster: {_one_line(error)}{self._hint()}"
+                f"cannot open {self.path} as a raster: {one_line(error)}{self._hint()}"
             ) from None
 
     def _hint(self) -> str:
@@ -153,7 +153,7 @@ class GdalRaster:
                 raw_CHW = self._dataset().read(list(self.bands), window=part)
                 valid_HW = self._valid(raw_CHW, part)
             except RasterioError as error:
-                damage.append(_one_line(error.__cause__ or error))
+                damage.append(one_line(error.__cause__ or error))
         if damage:
             raise DamageError(f"{self.info.name} is damaged at {window}: {damage[0]}; restore the file")
         return checked_pixels(raw_CHW, valid_HW)
@@ -180,10 +180,6 @@ def _equals(raw_HW: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
     if value is None:
         return np.zeros(raw_HW.shape, np.bool_)
     return np.asarray(np.isnan(raw_HW) if np.isnan(value) else raw_HW == value)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 class damage_watch(logging.Handler):  # noqa: N801 - used as a context manager
