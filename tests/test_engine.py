@@ -10,6 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import networks
+from tiler.backends.function import FunctionBackend
+from tiler.blocks import BlockGrid, BlockSet
 from tiler.engine import segment_blocks
 from tiler.finish import NODATA, Finisher
 from tiler.grid import Axis, TileGrid
@@ -21,6 +23,16 @@ from tiler.tiles import TileReader
 from tiler.weights import WINDOWS
 
 
+def tile_model():
+    """A network whose scores depend on all that it sees, so that each tile says something else."""
+
+    def network(batch_NCHW):
+        centred = batch_NCHW - batch_NCHW.mean(axis=(1, 2, 3), keepdims=True)
+        return np.concatenate([centred, -2 * centred], axis=1)
+
+    return networks.function_model(network, networks.spec(1), 2)
+
+
 def make_plan(rows: Axis, columns: Axis, **values) -> Plan:
     """A plan around a grid, without threads unless told otherwise."""
     given = {"batch": 1, "strip_width": columns.extent, "block": 64, "batches_ahead": 0, **values}
@@ -28,11 +40,13 @@ def make_plan(rows: Axis, columns: Axis, **values) -> Plan:
     return Plan(TileGrid(rows, columns), mode, "", budget=0, terms={}, cache=0, **given)
 
 
-def run(raster, model, plan, output="both") -> ArraySink:
-    """Segment into memory."""
+def run(raster, model, plan, output="both", wanted=None) -> ArraySink:
+    """Segment into memory, all blocks unless told otherwise."""
     finisher = Finisher(model.spec, model.channels, output)
     sink = ArraySink(finisher.planes, raster.info.height, raster.info.width)
-    for block in segment_blocks(TileReader(raster, model.spec, model.dtype), model.backend, finisher, plan):
+    reader = TileReader(raster, model.spec, model.dtype)
+    wanted = BlockSet.all(plan.blocks) if wanted is None else wanted
+    for block in segment_blocks(reader, model.backend, finisher, plan, wanted):
         sink.write(block)
     return sink
 
@@ -96,7 +110,8 @@ def test_the_constant_comes_back_to_a_millionth(axes):
     model = constant_model((1.0, -3.0))
     finisher = ScoreFinisher(model.spec, 2)
     reader = TileReader(raster, model.spec, model.dtype)
-    for _ in segment_blocks(reader, model.backend, finisher, make_plan(rows, columns)):
+    plan = make_plan(rows, columns)
+    for _ in segment_blocks(reader, model.backend, finisher, plan, BlockSet.all(plan.blocks)):
         pass
     assert finisher.worst <= 3e-6
 
@@ -264,3 +279,43 @@ def test_raw_integer_inputs_are_fed_as_stored():
     run(ArrayRaster(raw_CHW), model, make_plan(Axis(8, 8), Axis(8, 8)))
     assert seen[0].dtype == np.uint16
     np.testing.assert_array_equal(seen[0][0], raw_CHW)
+
+
+@given(grids(), st.sampled_from([4, 8, 16]), st.integers(1, 3), st.data())
+def test_any_missing_blocks_come_out_as_in_one_run(axes, side, strips, data):
+    """Whatever was stored before: the same bytes, no other block, and no tile that no missing block needs."""
+    rows, columns = axes
+    plan = make_plan(rows, columns, block=side, strip_width=side * strips)
+    rng = np.random.default_rng(0)
+    raster = ArrayRaster(rng.integers(0, 255, (1, rows.extent, columns.extent), np.uint8))
+    whole = run(raster, tile_model(), plan)
+    shape = plan.blocks.shape
+    flags = data.draw(st.lists(st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]))
+    missing = BlockSet(plan.blocks, np.array(flags).reshape(shape))
+    fed = []
+    model = tile_model()
+    counting = FunctionBackend(lambda batch: fed.append(1) or model.backend.predict(batch))
+    part = run(raster, replace(model, backend=counting), plan, wanted=missing)
+    expected_HW = np.zeros_like(part.writes_HW)
+    for window in missing:
+        expected_HW[window.slices] = 1
+    np.testing.assert_array_equal(part.writes_HW, expected_HW)
+    np.testing.assert_array_equal(part.planes_QHW, whole.planes_QHW * expected_HW.astype(np.uint8))
+    needed = [
+        (strip.window.left, row, column)
+        for strip in plan.strips()
+        for row in strip.rows
+        for column in strip.columns
+        if missing.touches(strip.share(row, column))
+    ]
+    assert len(fed) == len(needed)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 3), st.integers(1, 7))
+def test_shards_share_out_all_blocks(height, width, side, strips, count):
+    """Each block is in one shard, and shards differ by one block at most."""
+    grid = BlockGrid(height, width, side)
+    parts = [BlockSet.all(grid).shard(i + 1, count, side * strips) for i in range(count)]
+    np.testing.assert_array_equal(np.sum([part.members_RC for part in parts], axis=0), 1)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert sum(part.pixels for part in parts) == height * width == sum(w.area for part in parts for w in part)

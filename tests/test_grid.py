@@ -96,12 +96,13 @@ def test_strips_cover_the_width_and_clip_shares(rows, columns, width):
     grid = TileGrid(rows, columns)
     edge = 0
     for strip in grid.strips(width):
-        assert strip.left == edge
-        edge = strip.right
-        covered = np.zeros(strip.width, bool)
+        left = strip.window.left
+        assert left == edge
+        edge = strip.window.right
+        covered = np.zeros(strip.window.width, bool)
         for column in strip.columns:
             share = strip.share(0, column)
-            covered[share.left - strip.left : share.right - strip.left] = True
+            covered[share.left - left : share.right - left] = True
         assert covered.all()
     assert edge == columns.extent
 

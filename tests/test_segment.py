@@ -23,13 +23,14 @@ import networks
 import tiler
 from tiler import memory
 from tiler.backends.onnx import load_model
-from tiler.errors import OutputError, UsageError
-from tiler.events import BlockStored, Finished, Finishing, Planned
+from tiler.errors import UsageError
+from tiler.events import BlockStored, Finished, Finishing, Planned, Publishing
 from tiler.finish import SCALE, Finisher
 from tiler.geometry import Window
+from tiler.job import prepare
 from tiler.options import RunOptions
 from tiler.oracle import whole_image_scores
-from tiler.run import prepare, segment
+from tiler.run import segment
 from tiler.toml import read_toml
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def test_events_tell_the_story_in_order(scene, unet, tmp_path):
     events = []
     segment(scene, unet, tmp_path / "out.tif", observer=events.append)
     assert isinstance(events[0], Planned)
-    assert [type(e) for e in events[-2:]] == [Finishing, Finished]
+    assert [type(e) for e in events[-3:]] == [Finishing, Publishing, Finished]
     blocks = [e for e in events if isinstance(e, BlockStored)]
     assert blocks[-1].done == blocks[-1].total == 700 * 1100 == sum(e.pixels for e in blocks)
     for event in events:
@@ -267,44 +268,6 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
     # Not even while the traceback still holds the frames.
     assert caught.tb is not None
     assert not [t for t in threading.enumerate() if t.name.startswith("tiler")]
-
-
-def test_a_full_disk_leaves_nothing(scene, unet, tmp_path, monkeypatch):
-    """Neither a file nor a thread that still computes."""
-    from tiler.sinks import scratch
-
-    def full(self, block):
-        raise OutputError("cannot write: no space left on device")
-
-    monkeypatch.setattr(scratch.ScratchTiff, "write", full)
-    with pytest.raises(OutputError, match="no space left"):
-        segment(scene, unet, tmp_path / "out.tif", RunOptions(tile=128, batch=1))
-    assert not [t for t in threading.enumerate() if t.name.startswith("tiler")]
-    assert not list(tmp_path.glob("out*"))
-
-
-def test_a_file_that_does_not_read_back_is_not_published(scene, unet, tmp_path, monkeypatch):
-    """The checksums taken while computing are compared with the finished file."""
-    from tiler.sinks import scratch
-
-    real = scratch.ScratchTiff.write
-
-    def wrong(self, block):
-        real(self, block)
-        self.checksums[block.window] ^= 1
-
-    monkeypatch.setattr(scratch.ScratchTiff, "write", wrong)
-    with pytest.raises(OutputError, match="does not read back as written at rows 0:700"):
-        segment(scene, unet, tmp_path / "out.tif")
-    assert not list(tmp_path.glob("out*"))
-
-
-def test_a_run_in_progress_is_not_trampled(scene, unet, tmp_path):
-    (tmp_path / "out.tif.run").mkdir()
-    with pytest.raises(UsageError, match="another run"):
-        segment(scene, unet, tmp_path / "out.tif")
-    segment(scene, unet, tmp_path / "out.tif", RunOptions(overwrite=True))
-    assert not (tmp_path / "out.tif.run").exists()
 
 
 def test_memory_stays_within_the_plan(shared, tmp_path):

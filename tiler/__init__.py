@@ -19,13 +19,15 @@ if TYPE_CHECKING:
         InputError,
         InterruptedRun,
         MissingError,
+        OutOfMemoryError,
         OutputError,
         TilerError,
         UsageError,
     )
+    from tiler.job import plan
     from tiler.open import open_raster
     from tiler.options import RunOptions
-    from tiler.run import plan, segment
+    from tiler.run import segment
 
 __version__: Final = "0.1.0"
 
@@ -34,13 +36,14 @@ _HOMES: Final = {
     "InputError": "tiler.errors",
     "InterruptedRun": "tiler.errors",
     "MissingError": "tiler.errors",
+    "OutOfMemoryError": "tiler.errors",
     "OutputError": "tiler.errors",
     "RunOptions": "tiler.options",
     "TilerError": "tiler.errors",
     "UsageError": "tiler.errors",
     "load_model": "tiler.backends.onnx",
     "open_raster": "tiler.open",
-    "plan": "tiler.run",
+    "plan": "tiler.job",
     "segment": "tiler.run",
 }
 
@@ -49,6 +52,7 @@ __all__ = [
     "InputError",
     "InterruptedRun",
     "MissingError",
+    "OutOfMemoryError",
     "OutputError",
     "RunOptions",
     "TilerError",

@@ -51,11 +51,11 @@ class CoreBand:
     """Exact mode: each pixel comes once, from the tile that owns it."""
 
     def __init__(self, strip: Strip, finisher: Finisher) -> None:
-        self.top = 0
-        self._left = strip.left
+        self.top = strip.window.top
+        self._left = strip.window.left
         self._finisher = finisher
-        height = max(last - first for first, last in map(strip.grid.rows.core, range(strip.grid.rows.count)))
-        self._planes_QHW = np.full((finisher.planes, height, strip.width), NODATA, np.uint8)
+        height = max(last - first for first, last in map(strip.grid.rows.core, strip.rows))
+        self._planes_QHW = np.full((finisher.planes, height, strip.window.width), NODATA, np.uint8)
 
     def add(self, prediction: Prediction) -> None:
         """Finish the core and put it in its place."""
@@ -75,24 +75,23 @@ class BlendBand:
     """Blended mode: a running weighted sum of scores. The weights sum to one, so there is no division."""
 
     def __init__(self, strip: Strip, finisher: Finisher) -> None:
-        self.top = 0
+        self.top = strip.window.top
         self._strip = strip
         self._finisher = finisher
-        shape = strip.grid.rows.tile, strip.width
+        shape = strip.grid.rows.tile, strip.window.width
         self._scores_KHW = np.zeros((finisher.channels, *shape), np.float32)
         self._valid_HW = np.zeros(shape, np.bool_)
 
     def add(self, prediction: Prediction) -> None:
         """Add the weighted scores. All tiles agree on which pixels are valid."""
         tile, grid = prediction.tile, self._strip.grid
-        place = tile.share.shifted(-self.top, -self._strip.left)
-        inset = tile.share.left - grid.columns.start(tile.column)
-        columns_W = grid.columns.weights(tile.column)[inset : inset + tile.share.width]
+        place = tile.share.shifted(-self.top, -self._strip.window.left)
+        rows, columns = tile.inset
         kernels.accumulate(
             self._scores_KHW[:, *place.slices],
             prediction.scores_KHW,
-            grid.rows.weights(tile.row),
-            columns_W,
+            grid.rows.weights(tile.row)[rows : rows + tile.share.height],
+            grid.columns.weights(tile.column)[columns : columns + tile.share.width],
         )
         self._valid_HW[place.slices] = tile.valid_HW
 
@@ -110,27 +109,30 @@ class BlendBand:
 
 def blend(predictions: Iterable[Prediction], strip: Strip, finisher: Finisher) -> Iterator[Rows]:
     """Finished rows from top to bottom, all of them, also where no tile was computed."""
-    rows = strip.grid.rows
-    band: Band = CoreBand(strip, finisher) if rows.window is None else BlendBand(strip, finisher)
-    current = 0
+    exact = strip.grid.rows.window is None
+    band: Band = CoreBand(strip, finisher) if exact else BlendBand(strip, finisher)
+    current = strip.rows.start
     for prediction in predictions:
         for row in range(current, prediction.tile.row):
-            yield band.leave(rows.done(row))
+            yield band.leave(strip.done(row))
         current = prediction.tile.row
         band.add(prediction)
-    for row in range(current, rows.count):
-        yield band.leave(rows.done(row))
+    for row in range(current, strip.rows.stop):
+        yield band.leave(strip.done(row))
 
 
 def cut_blocks(rows: Iterable[Rows], strip: Strip, side: int) -> Iterator[Block]:
-    """Cut rows into the blocks of a fixed grid of ``side`` pixels, independent of the tiles."""
+    """Cut rows into the blocks of a fixed grid of ``side`` pixels, independent of the tiles.
+
+    The strip begins on that grid.
+    """
     waiting: list[NDArray[np.uint8]] = []
-    top = 0
+    top = strip.window.top
     for piece in rows:
         waiting.append(piece.planes_QHW)
         held_QHW = np.concatenate(waiting, axis=1) if len(waiting) > 1 else waiting[0]
         bottom = top + held_QHW.shape[1]
-        end = bottom == strip.grid.rows.extent
+        end = bottom == strip.window.bottom
         whole = bottom if end else top + (bottom - top) // side * side
         yield from _block_rows(held_QHW[:, : whole - top], top, strip, side)
         waiting = [held_QHW[:, whole - top :]]
@@ -139,8 +141,8 @@ def cut_blocks(rows: Iterable[Rows], strip: Strip, side: int) -> Iterator[Block]
 
 def _block_rows(planes_QHW: NDArray[np.uint8], top: int, strip: Strip, side: int) -> Iterator[Block]:
     for row in range(0, planes_QHW.shape[1], side):
-        for column in range(0, strip.width, side):
+        for column in range(0, strip.window.width, side):
             part_QHW = planes_QHW[:, row : row + side, column : column + side]
             height, width = part_QHW.shape[1:]
-            left = strip.left + column
+            left = strip.window.left + column
             yield Block(Window(top + row, left, top + row + height, left + width), part_QHW.copy())

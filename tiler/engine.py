@@ -10,19 +10,27 @@ from tiler.predict import predict
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from tiler.blocks import BlockSet
     from tiler.finish import Finisher
     from tiler.planning import Plan
     from tiler.ports import Backend, Block
     from tiler.tiles import TileReader
 
 
-def segment_blocks(reader: TileReader, backend: Backend, finisher: Finisher, plan: Plan) -> Generator[Block]:
-    """Every block of the result, once, strip by strip from top to bottom.
+def segment_blocks(
+    reader: TileReader, backend: Backend, finisher: Finisher, plan: Plan, wanted: BlockSet
+) -> Generator[Block]:
+    """The wanted blocks of the result, each once, strip by strip from top to bottom.
 
     Tiles of the next batches are read and predicted while the consumer stores a block.
     """
-    for strip in plan.strips():
-        tiles = reader.tiles(strip, plan.read_ahead, plan.reader_threads)
+    for whole in plan.strips():
+        rows = wanted.rows(whole.window.left, whole.window.right)
+        if rows is None:
+            continue
+        strip = whole.between(*rows)
+        tiles = reader.tiles(strip, plan.read_ahead, plan.reader_threads, wanted)
         predictions = predict(tiles, backend, plan.batch, plan.batches_ahead)
-        rows = blend(predictions, strip, finisher)
-        yield from cut_blocks(rows, strip, plan.block)
+        for block in cut_blocks(blend(predictions, strip, finisher), strip, plan.block):
+            if block.window in wanted:
+                yield block

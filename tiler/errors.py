@@ -4,7 +4,9 @@
     +-- UsageError        (ValueError)    an option or argument breaks a rule       exit 2
     |   +-- InputError                    a raster or model cannot be used          exit 2
     +-- DamageError       (OSError)       pixels turned out to be damaged           exit 1
+    +-- RemoteError   (OSError)       a raster cannot be fetched                    exit 1
     +-- MissingError      (RuntimeError)  the environment lacks what was asked for  exit 3
+    |   +-- OutOfMemoryError (MemoryError) not even the smallest plan fits          exit 3
     +-- OutputError       (OSError)       the result could not be written           exit 1
     +-- InterruptedRun    (RuntimeError)  stopped by a signal                       exit 4
 
@@ -39,10 +41,18 @@ class DamageError(TilerError, OSError):
     """Pixels that were there when the file was opened cannot be read."""
 
 
+class RemoteError(TilerError, OSError):
+    """A raster at an address cannot be fetched, or changed while it was read."""
+
+
 class MissingError(TilerError, RuntimeError):
     """The environment lacks something that was asked for."""
 
     exit_code = 3
+
+
+class OutOfMemoryError(MissingError, MemoryError):
+    """There is not enough memory for the smallest batch of the smallest tile."""
 
 
 class OutputError(TilerError, OSError):

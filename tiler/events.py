@@ -42,6 +42,13 @@ class Finishing(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Publishing(Event):
+    """All files are verified and get their names."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
     """The output is verified and in its place."""
 

@@ -1,108 +1,243 @@
-"""Where a run works: ``OUT.tif.run/`` beside the output.
+"""The run directory ``OUT.tif.run/``: what a run has done so far, so that a kill loses next to nothing.
 
-Results are renamed out of it once they are verified. Whatever ends a run early, the folder goes and
-nothing unfinished is left under a final name.
+    lock             held by whoever works here (`tiler.lock`)
+    shard-1-of-2.lock
+    manifest.json    what the result depends on, and the plan
+    blocks/          the result so far (`tiler.store`)
+    finished-*       output files, verified, waiting for their names
+    publishing       there while they get them
+
+It goes when the output is in its place. Everything in it can be lost but the time it cost.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from tiler.errors import OutputError, UsageError
+from tiler.durable import PARTIAL, sync_file, sync_folder, write_whole
+from tiler.errors import OutputError, TilerError, UsageError
+from tiler.lock import RunLock
+from tiler.manifest import Manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-SUFFIXES = {".tif", ".tiff"}
-LONGEST_NAME = 200
-"""Bytes; file systems allow 255, and our suffixes need some."""
+    from tiler.fingerprint import Fingerprint
+
+PATIENCE: Final = 5.0
+"""Seconds that a shard waits while another one begins the run."""
+PAUSE: Final = 0.05
+SIDECARS: Final = (".aux.xml", ".ovr", ".msk")
+"""What other programs put beside a GeoTIFF; of an old output they would lie about the new one."""
 
 
 @dataclass(slots=True, eq=False)
 class RunFolder:
-    """The working folder of one output, as a context manager."""
+    """The run directory of one output, as a context manager that holds its lock."""
 
     output: Path
-    overwrite: bool = False
+    shard: tuple[int, int] | None = None
+    """(i, n): this process is one of several at work here."""
     path: Path = field(init=False)
-    _ready: list[tuple[Path, Path]] = field(init=False, default_factory=list)
+    keep: bool = field(init=False, default=True)
+    """Whether something in it is, or may be, worth keeping."""
+    _lock: RunLock = field(init=False)
+    _shard_lock: RunLock | None = field(init=False, default=None)
+    _ready: dict[Path, Path] = field(init=False, default_factory=dict)
+    """Final name of each finished file, and its working name."""
 
     def __post_init__(self) -> None:
         self.path = self.output.with_name(self.output.name + ".run")
+        self._lock = RunLock(self.path / "lock")
+        if self.shard is not None:
+            number, count = self.shard
+            self._shard_lock = RunLock(self.path / f"shard-{number}-of-{count}.lock")
 
     def __enter__(self) -> Self:
-        """Make the folder, or say in one line why the output cannot be written.
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Give the locks back; remove the directory if there is nothing in it worth keeping.
+
+        Raises
+        ------
+        OutputError
+            in place of an error of the disk that no stage has words for.
+        """
+        if self._lock.alone and not self.keep:
+            self._remove()
+        for lock in (self._shard_lock, self._lock):
+            if lock is not None:
+                lock.release()
+        # A closed pipe is about who listens to us, not about the disk.
+        if isinstance(error, OSError) and not isinstance(error, (TilerError, BrokenPipeError)):
+            place = error.filename or self.path
+            raise OutputError(
+                f"cannot use {place}: {error.strerror or error}; blocks are kept: run the same command again"
+            ) from None
+
+    def begin(self, fingerprint: Fingerprint, first: Callable[[], Manifest], overwrite: bool) -> Manifest:
+        """Take the lock and return the manifest: the one that is there, or a first one.
 
         Raises
         ------
         UsageError
-            if the place is taken or cannot be written to.
+            if another process is at work here, what is here is of another run and not to be overwritten,
+            or the folder cannot be written to.
         """
+        last = time.monotonic() + PATIENCE
         try:
-            if self.path.is_dir() and self.overwrite:
-                shutil.rmtree(self.path)
-            self.path.mkdir()
-        except FileExistsError:
-            raise UsageError(
-                f"{self.path} is there: another run is writing this output, or one was killed; "
-                "wait for it, or pass --overwrite"
-            ) from None
+            while True:
+                self.path.mkdir(exist_ok=True)
+                if self.shard is not None and self._join(fingerprint):
+                    return self._manifest_here()
+                if self._lock.acquire():
+                    manifest = self._settled(fingerprint, first, overwrite)
+                    if self.shard is None:
+                        return manifest
+                    self._lock.release()
+                elif self.shard is None or time.monotonic() > last:
+                    raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
+                else:
+                    time.sleep(PAUSE)
         except OSError as error:
-            raise UsageError(f"cannot write to {self.output.parent}: {error.strerror}") from None
-        return self
+            raise UsageError(f"cannot write to {self.output.parent}: {error.strerror or error}") from None
 
-    def __exit__(self, *_: object) -> None:
-        """Remove the folder and what is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def _join(self, fingerprint: Fingerprint) -> bool:
+        """Take the shared lock, if there is a run of this fingerprint to take part in."""
+        assert self._shard_lock is not None  # noqa: S101 - only called for shards
+        if not self._lock.acquire(shared=True):
+            return False
+        if not (self.path / "manifest.json").exists() or self._manifest_here().differences(fingerprint):
+            self._lock.release()
+            return False
+        if not self._shard_lock.acquire():
+            number, count = self.shard or (0, 0)
+            raise UsageError(f"{self._shard_lock.holder()} is at work on shard {number}/{count} already")
+        return True
+
+    def _settled(self, fingerprint: Fingerprint, first: Callable[[], Manifest], overwrite: bool) -> Manifest:
+        """The manifest here if it fits, else the first one of a new run. The lock is held alone."""
+        if (self.path / "manifest.json").exists():
+            other = self._difference(fingerprint)
+            if not other:
+                return self._manifest_here()
+            # Where no block is stored yet, nothing is lost.
+            if not overwrite and any((self.path / "blocks" / "c").rglob("*")):
+                raise UsageError(
+                    f"{self.path} was begun with another {other}; pass --overwrite to start anew, or repeat "
+                    "the first command to carry on"
+                )
+        self._clear()
+        self.keep = False
+        manifest = first()
+        write_whole(self.path / "manifest.json", manifest.to_json().encode())
+        sync_folder(self.path)
+        sync_folder(self.path.parent)
+        return manifest
+
+    def _difference(self, fingerprint: Fingerprint) -> str:
+        """In what the run that was begun here is another one; empty if it is the same."""
+        try:
+            return self._manifest_here().differences(fingerprint)
+        except UsageError as error:
+            return f"format ({error})"
+
+    def _manifest_here(self) -> Manifest:
+        return Manifest.from_json((self.path / "manifest.json").read_text(encoding="utf-8"))
+
+    def _clear(self) -> None:
+        """Remove what an earlier run left, unless it is not ours."""
+        strange = [entry.name for entry in self.path.iterdir() if not _is_ours(entry.name)]
+        if strange:
+            raise UsageError(f"{self.path} is no run directory: it holds {strange[0]}; move it away")
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif not entry.name.endswith("lock"):
+                entry.unlink()
+
+    def _holders(self) -> str:
+        """Who is at work here, in words."""
+        shards = [RunLock(path) for path in sorted(self.path.glob("shard-*.lock"))]
+        for lock in shards:
+            if not lock.acquire():
+                return lock.holder()
+            lock.release()
+        return self._lock.holder()
+
+    def tidy(self) -> None:
+        """Remove what is left of a run whose output is in its place, unless somebody is at work here."""
+        with suppress(OSError):
+            if not self.path.is_dir() or self._lock.acquire():
+                self._remove()
+
+    def take_over(self) -> bool:
+        """Wait until no other shard is at work here; False if one of them finished and the run is gone."""
+        if self._lock.alone:
+            return True
+        for lock in (self._shard_lock, self._lock):
+            if lock is not None:
+                lock.release()
+        try:
+            while not self._lock.acquire():
+                time.sleep(PAUSE)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @property
+    def publishing(self) -> bool:
+        """Whether an earlier process was stopped while it named the output files."""
+        return (self.path / "publishing").exists()
 
     def place(self, final: Path) -> Path:
         """A working name for a file that `publish` will rename to ``final``."""
-        working = self.path / ("finished-" + final.name)
-        self._ready.append((working, final))
-        return working
+        self._ready[final] = self.path / ("finished-" + final.name)
+        return self._ready[final]
 
     def write(self, final: Path, text: str) -> None:
         """Put text where `publish` will find it."""
         try:
-            self.place(final).write_text(text, encoding="utf-8")
+            write_whole(self.place(final), text.encode())
         except OSError as error:
-            raise OutputError(f"cannot write {final}: {error.strerror}; is the disk full?") from None
+            raise OutputError(
+                f"cannot write {final}: {error.strerror}; free some space and run the same command again"
+            ) from None
 
     def publish(self) -> None:
-        """Rename the finished files to their final names, the output itself last."""
+        """Give the finished files their names, the output itself last, and remove the directory."""
         final = self.output
         try:
+            for working in self._ready.values():
+                sync_file(working)
+            write_whole(self.path / "publishing", b"")
             # An old output must not lie beside a new report if the machine stops in between.
-            self.output.unlink(missing_ok=True)
-            for working, final in sorted(self._ready, key=lambda pair: pair[1] == self.output):
-                working.replace(final)
+            for suffix in ("", *SIDECARS):
+                self.output.with_name(self.output.name + suffix).unlink(missing_ok=True)
+            for final in sorted(self._ready, key=lambda path: path == self.output):
+                self._ready[final].replace(final)
+            sync_folder(self.output.parent)
         except OSError as error:
-            raise OutputError(f"cannot write {final}: {error.strerror}") from None
+            raise OutputError(
+                f"cannot write {final}: {error.strerror}; all blocks are kept: run the same command again"
+            ) from None
+        self.keep = False
+
+    def _remove(self) -> None:
+        # Under another name first: a directory that is half removed is no run directory.
+        gone = self.path.with_name(self.path.name + ".old")
+        with suppress(OSError):
+            shutil.rmtree(gone, ignore_errors=True)
+            self.path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
-def check_output(output: Path, source: Path, others: tuple[Path, ...], overwrite: bool) -> None:
-    """Refuse an output path that cannot or should not be written.
-
-    Raises
-    ------
-    UsageError
-        with the reason and the fix.
-    """
-    if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"the output is a GeoTIFF and ends in .tif, got {output}")
-    if not output.parent.is_dir():
-        raise UsageError(f"the output's folder does not exist: {output.parent}; create it first")
-    if not os.fspath(output).isprintable():
-        raise UsageError(f"the output's name is printable text, got {output!r}")
-    if len(os.fsencode(output.name)) > LONGEST_NAME:
-        raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {output.name[:40]}...")
-    for path in (output, *others):
-        if path.is_dir():
-            raise UsageError(f"the output is a file, got a directory: {path}")
-        if path.exists() and source.exists() and path.samefile(source):
-            raise UsageError(f"the output would replace the input {source}; choose another name")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists; pass --overwrite to replace it")
+def _is_ours(name: str) -> bool:
+    whole = name in {"manifest.json", "blocks", "publishing"} or name.startswith("finished-")
+    return whole or name.endswith(("lock", PARTIAL, ".tif"))

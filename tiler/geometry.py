@@ -72,3 +72,41 @@ class Window:
             and other.bottom <= self.bottom
             and other.right <= self.right
         )
+
+    def touches(self, other: Window) -> bool:
+        """Whether any pixel is in both."""
+        return (
+            self.top < other.bottom
+            and other.top < self.bottom
+            and self.left < other.right
+            and other.left < self.right
+        )
+
+    def intersection(self, other: Window) -> Window:
+        """The pixels in both.
+
+        Raises
+        ------
+        UsageError
+            if there is none.
+        """
+        return Window(
+            max(self.top, other.top),
+            max(self.left, other.left),
+            min(self.bottom, other.bottom),
+            min(self.right, other.right),
+        )
+
+    def scaled(self, before: tuple[int, int], after: tuple[int, int]) -> Window:
+        """The same rectangle, rounded outward, where ``before`` (height, width) pixels become ``after``.
+
+        >>> Window(1, 1, 2, 3).scaled((10, 10), (5, 20))
+        Window(top=0, left=2, bottom=1, right=6)
+        """
+        (height, width), (new_height, new_width) = before, after
+        return Window(
+            self.top * new_height // height,
+            self.left * new_width // width,
+            -(-self.bottom * new_height // height),
+            -(-self.right * new_width // width),
+        )

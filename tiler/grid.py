@@ -8,7 +8,7 @@ neighbours by weights that sum to one (blended mode).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -166,31 +166,37 @@ class TileGrid:
         """Cut the raster into column strips ``width`` pixels wide, each to be streamed top to bottom."""
         for left in range(0, self.columns.extent, width):
             right = min(left + width, self.columns.extent)
-            yield Strip(self, left, right)
+            yield Strip(self, Window(0, left, self.rows.extent, right))
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A full-height part of the raster and the tile columns that contribute to it."""
+    """A part of the raster that is streamed top to bottom, and the tiles that contribute to it."""
 
     grid: TileGrid
-    left: int
-    right: int
+    window: Window
+
+    @property
+    def rows(self) -> range:
+        """Tile rows; the outermost may reach beyond the strip."""
+        return self.grid.rows.touching(self.window.top, self.window.bottom)
 
     @property
     def columns(self) -> range:
         """Tile columns; the outermost may reach beyond the strip and serve its neighbour too."""
-        return self.grid.columns.touching(self.left, self.right)
+        return self.grid.columns.touching(self.window.left, self.window.right)
 
-    @property
-    def width(self) -> int:
-        """Number of pixel columns."""
-        return self.right - self.left
+    def between(self, top: int, bottom: int) -> Strip:
+        """Only these pixel rows of the strip."""
+        return replace(self, window=replace(self.window, top=top, bottom=bottom))
 
     def share(self, row: int, column: int) -> Window:
         """The pixels inside the strip to which a tile contributes."""
-        whole = self.grid.share(row, column)
-        return Window(whole.top, max(whole.left, self.left), whole.bottom, min(whole.right, self.right))
+        return self.grid.share(row, column).intersection(self.window)
+
+    def done(self, row: int) -> int:
+        """One past the last pixel row of the strip that no tile below ``row`` contributes to."""
+        return min(max(self.grid.rows.done(row), self.window.top), self.window.bottom)
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -14,12 +14,14 @@ import numpy as np
 
 from tiler.errors import InputError, UsageError
 from tiler.readers.gdal import DRIVERS, LABEL_DTYPES, MAX_PIXELS, GdalRaster, Source
+from tiler.readers.remote import RemoteRaster, address, is_remote, remote_version, shown
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 
 if TYPE_CHECKING:
     from affine import Affine
     from numpy.typing import NDArray
 
+    from tiler.damage import DamageLog
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
 
@@ -35,13 +37,16 @@ def open_raster(
     nodata: float | None = None,
     resolution: Resolution = "native",
     allow_vrt: bool = False,
+    allow_remote: bool = False,
+    damage: DamageLog | None = None,
 ) -> Raster:
     """Open a raster file as one plane of pixels.
 
     Parameters
     ----------
     path
-        GeoTIFF, COG, JPEG 2000, PNG or JPEG; a VRT with ``allow_vrt``.
+        GeoTIFF, COG, JPEG 2000, PNG or JPEG; a VRT with ``allow_vrt``; an http(s) address with
+        ``allow_remote``.
     bands
         Band numbers from 1, in the order that they are wanted; None: all but alpha.
     nodata
@@ -49,16 +54,24 @@ def open_raster(
     resolution
         Metres per pixel on the ground; other than the file's own, the pixels are averaged (from the
         nearest finer overview) or, where it is finer, interpolated.
+    damage
+        Where damaged blocks are noted, which then are not valid; None: they are errors when they are read.
 
     Raises
     ------
     InputError
         if the file cannot be used.
     """
-    source = Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata)
-    native = GdalRaster(source)
+    if is_remote(path):
+        if not allow_remote:
+            raise InputError(
+                f"a raster is a file here, got {shown(address(path))}; pass --allow-remote to fetch it"
+            )
+        native = GdalRaster(Source(address(path), DRIVERS, bands, nodata))
+    else:
+        native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
     if resolution == "native":
-        return native
+        return _of_one_version(native)
     if not 0 < resolution < np.inf:
         raise UsageError(f"resolution is metres per pixel above 0, got {resolution}")
     return _at_resolution(native, resolution)
@@ -72,6 +85,8 @@ def open_for_model(
     nodata: float | None = None,
     resolution: Resolution | None = None,
     allow_vrt: bool = False,
+    allow_remote: bool = False,
+    damage: DamageLog | None = None,
 ) -> Raster:
     """Open a raster at the resolution that a model was trained at, unless told another, and check its bands.
 
@@ -80,7 +95,9 @@ def open_for_model(
     InputError
         if the raster cannot serve the model.
     """
-    native = open_raster(path, bands=bands, nodata=nodata, allow_vrt=allow_vrt)
+    native = open_raster(
+        path, bands=bands, nodata=nodata, allow_vrt=allow_vrt, allow_remote=allow_remote, damage=damage
+    )
     if native.info.bands != len(spec.bands):
         raise InputError(
             f"the model takes {len(spec.bands)} bands ({', '.join(spec.bands)}), got {native.info.bands} "
@@ -89,7 +106,17 @@ def open_for_model(
         )
     if resolution is None:
         resolution = _resolution_for(native.info, spec.resolution)
-    return open_raster(path, bands=bands, nodata=nodata, resolution=resolution, allow_vrt=allow_vrt)
+    if resolution == "native":
+        return native
+    return open_raster(
+        path,
+        bands=bands,
+        nodata=nodata,
+        resolution=resolution,
+        allow_vrt=allow_vrt,
+        allow_remote=allow_remote,
+        damage=damage,
+    )
 
 
 def _resolution_for(info: RasterInfo, wanted: float | None) -> Resolution:
@@ -161,18 +188,28 @@ def _at_resolution(native: GdalRaster, resolution: float) -> Raster:
         raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got --resolution {resolution:g}")
     width, height = max(1, round(across)), max(1, round(down))
     if (height, width) == (info.height, info.width):
-        return native
+        return _of_one_version(native)
     source = _finest_below(native, height, width)
     way = "averaged" if info.ground[0] < resolution else "interpolated"
     size = f"{info.ground[0]:.3g} x {info.ground[1]:.3g} m"
     note = f"{way} from {source.info.width} x {source.info.height} px (file: {size})"
-    return ResampledRaster(source, resampled_info(info, height, width, note))
+    return ResampledRaster(_of_one_version(source), resampled_info(info, height, width, note))
+
+
+def _of_one_version(raster: GdalRaster) -> Raster:
+    """A remote raster is held to the version that it has now."""
+    if isinstance(raster.source.path, Path):
+        return raster
+    return RemoteRaster(raster, raster.source.path, remote_version(raster.source.path))
 
 
 def _finest_below(native: GdalRaster, height: int, width: int) -> GdalRaster:
     """The smallest overview that is still at least as fine as the target, else the full resolution."""
     fits = [i for i, (h, w) in enumerate(native.overviews) if h >= height and w >= width]
-    return GdalRaster(replace(native.source, overview=fits[-1])) if fits else native
+    if not fits:
+        return native
+    full = native.info.height, native.info.width
+    return GdalRaster(replace(native.source, overview=fits[-1]), native.damage, full)
 
 
 def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:

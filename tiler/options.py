@@ -10,7 +10,9 @@ from tiler.errors import UsageError
 
 BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
 GRIDS: Final = ("model", "source")
+ON_ERRORS: Final = ("fail", "nodata")
 OUTPUTS: Final = ("labels", "probabilities", "both")
+CHOICES: Final = {"output": OUTPUTS, "blend": BLENDS, "grid": GRIDS, "on_error": ON_ERRORS}
 UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -49,6 +51,8 @@ class RunOptions:
     """Value of invalid pixels, over what the file says."""
     allow_vrt: bool = False
     """Whether a VRT, which may name other files, is opened."""
+    allow_remote: bool = False
+    """Whether a raster is fetched from an http or https address."""
     scale: tuple[float, ...] | None = None
     """Raw pixels are multiplied by this: one value, or one per band."""
     mean: tuple[float, ...] | None = None
@@ -61,8 +65,12 @@ class RunOptions:
     """Name of each class."""
     threshold: float | None = None
     """A sigmoid probability of at least this is the class."""
+    on_error: str = "fail"
+    """A damaged block of the source ends the run, or becomes nodata and is listed in the report."""
+    shard: tuple[int, int] | None = None
+    """(i, n): compute the i-th of n parts, i from 1; the last to be done finishes the output."""
     overwrite: bool = False
-    """Whether an existing output is replaced."""
+    """Whether an existing output, or a run of other options, is replaced."""
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -78,12 +86,16 @@ class RunOptions:
             raise UsageError(f"overlap is less than the tile {self.tile}, got {self.overlap}")
         if self.bands is not None and any(b < 1 for b in self.bands):
             raise UsageError(f"bands are numbered from 1, got {','.join(map(str, self.bands))}")
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            number, count = self.shard
+            raise UsageError(f"a shard is i/n with i from 1 to n, got {number}/{count}")
         self._check_resolution()
 
     def _check_choices(self) -> None:
-        for name, choices in (("output", OUTPUTS), ("blend", BLENDS), ("grid", GRIDS)):
-            if getattr(self, name) not in choices:
-                raise UsageError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(f"{name.replace('_', '-')} is one of {', '.join(choices)}, got {value!r}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"device is auto, cpu, cuda or cuda:N, got {self.device!r}")
 
@@ -106,3 +118,15 @@ def parse_bytes(text: str) -> int:
         raise UsageError(f"a size is written like 2GB, 1.5G or 512MiB, got {text!r}")
     unit = 1024 ** "kmgt".index(match[2]) * 1024 if match[3] else UNITS[match[2]]
     return int(float(match[1]) * unit)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """A part of a run, written i/n.
+
+    >>> parse_shard("2/4")
+    (2, 4)
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"a shard is i/n with i from 1 to n, got {text!r}")
+    return int(match[1]), int(match[2])

@@ -8,11 +8,12 @@ alone, never from free memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from tiler import memory
+from tiler.blocks import BlockGrid
 from tiler.errors import InputError, UsageError
 from tiler.grid import Axis, Strip, TileGrid, round_up
 
@@ -31,6 +32,7 @@ LARGEST_TILE: Final = 2304
 BLENDED_TILE: Final = 512
 PIXELS_PER_BATCH: Final = 1 << 20
 LARGEST_BATCH: Final = 16
+SMALLEST_CORE: Final = 16
 READER_THREADS: Final = 2
 BATCHES_AHEAD: Final = 1
 CACHE: Final = 256_000_000
@@ -61,7 +63,7 @@ class Plan:
     """Bytes by part; their sum is the planned peak."""
     cache: int
     """Bytes for GDAL's block cache, one of the terms."""
-    block: int = BLOCK
+    block: int
     batches_ahead: int = BATCHES_AHEAD
     reader_threads: int = READER_THREADS
 
@@ -83,6 +85,11 @@ class Plan:
     def tiles(self) -> int:
         """Tiles to compute if none is skipped; those at a strip's seam count for both."""
         return sum(len(strip.columns) for strip in self.strips()) * self.grid.rows.count
+
+    @property
+    def blocks(self) -> BlockGrid:
+        """The grid in which the result is stored."""
+        return BlockGrid(self.grid.rows.extent, self.grid.columns.extent, self.block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,29 @@ class _Cost:
         return {"band": tile[0] * strip_width * band, "finished rows": rows * strip_width}
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of a plan changes the result, and so never follows from free memory."""
+
+    mode: str
+    """exact, or the name of a blend window."""
+    reason: str
+    grid: TileGrid | None
+    """Of blended tiles; exact ones may be cut in any way."""
+
+
+def make_cut(info: RasterInfo, model: Model, options: RunOptions) -> Cut:
+    """Exact or blended, and where blended tiles lie.
+
+    Raises
+    ------
+    UsageError
+        if options contradict each other or the model.
+    """
+    mode, reason = _mode(model, options)
+    return Cut(mode, reason, None if mode == "exact" else _blended_grid(info, model, options, mode))
+
+
 def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:
     """Settle everything about a run.
 
@@ -135,12 +165,10 @@ def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOp
     UsageError
         if options contradict each other, the model, or the memory budget.
     """
-    mode, reason = _mode(model, options)
+    cut = make_cut(info, model, options)
     budget = options.memory or memory.resident() + memory.available() // 2
-    cost = _Cost(info, model, finisher, mode != "exact", memory.resident(), min(CACHE, budget // 8))
-    grids = (
-        _exact_grids(info, model, options) if mode == "exact" else [_blended_grid(info, model, options, mode)]
-    )
+    cost = _Cost(info, model, finisher, cut.mode != "exact", memory.resident(), min(CACHE, budget // 8))
+    grids = _exact_grids(info, model, options) if cut.grid is None else [cut.grid]
     # A graph of fixed batch is fed whole batches, whatever is asked for.
     smallest = round_up(options.batch or 1, model.shape[0] or 1)
     fitting = [g for g in grids if _peak(cost, g, smallest) <= budget]
@@ -154,7 +182,29 @@ def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOp
     told = options.batch is not None or model.shape[0] is not None
     batch = smallest if told else _batch(cost, grid, budget)
     width = _strip_width(cost, grid, batch, budget)
-    return Plan(grid, mode, reason, batch, width, budget, cost.terms(grid.tile, batch, width), cost.cache)
+    terms = cost.terms(grid.tile, batch, width)
+    return Plan(grid, cut.mode, cut.reason, batch, width, budget, terms, cost.cache, BLOCK)
+
+
+def smaller(plan: Plan, model: Model) -> Plan | None:
+    """A plan of the same result that needs about half the memory in the network; None if there is none.
+
+    First the batch is halved; then, in exact mode, the longer side of the tile.
+    """
+    least = model.shape[0] or 1
+    if plan.batch > least:
+        return replace(plan, batch=round_up(plan.batch // 2, least))
+    if plan.mode != "exact":
+        return None
+    halo, stride = _halo(model), model.spec.stride or 1
+    rows, columns = plan.grid.rows, plan.grid.columns
+    axis, fixed = (rows, model.shape[1]) if rows.tile >= columns.tile else (columns, model.shape[2])
+    side = round_up(axis.tile // 2, stride)
+    if fixed is not None or side >= axis.tile or side < 2 * halo + max(stride, SMALLEST_CORE):
+        return None
+    half = _exact_axis(axis.extent, side, halo, model, fixed=False)
+    grid = TileGrid(half, columns) if axis is rows else TileGrid(rows, half)
+    return replace(plan, grid=grid)
 
 
 def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
@@ -197,7 +247,7 @@ def _sides(extent: int, halo: int, model: Model, told: int | None, fixed: int | 
     if told is not None:
         return [told]
     inner = round_up(extent, stride) - 2 * halo
-    least = max(stride, 16)
+    least = max(stride, SMALLEST_CORE)
     sides = {round_up(extent, stride)} if round_up(extent, stride) <= LARGEST_TILE else set()
     count = 2
     while inner // count >= least:

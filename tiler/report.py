@@ -29,6 +29,15 @@ class ClassTally:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedWindow:
+    """A block of the source that cannot be decoded."""
+
+    window: str
+    """In full-resolution pixels of the source."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The outcome of a run."""
 
@@ -46,16 +55,40 @@ class Report:
     stage_seconds: dict[str, float]
     """Time spent in each stage; stages overlap, so the sum may exceed ``seconds``."""
     tiles_computed: int
+    """By the process that finished the run; a resumed run had others computed before."""
+    blocks_computed: int
+    """Likewise."""
+    blocks: int
+    """Of the whole result."""
+    damaged: tuple[DamagedWindow, ...]
+    """Windows of the source that could not be read and are nodata in the output."""
     peak_memory: int
     """Bytes that the process has held at most so far."""
     plan: dict[str, Any]
     model: dict[str, Any]
     source: dict[str, Any]
     output: dict[str, Any]
+    fingerprint: dict[str, Any]
+    """What the result depends on; a run with the same one makes the same files."""
 
     def to_json(self) -> str:
         """Indented JSON."""
         return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The inverse of `to_json`.
+
+        Raises
+        ------
+        ValueError, TypeError, LookupError
+            if the text is no report of this version.
+        """
+        values = json.loads(text)
+        values["classes"] = tuple(ClassTally(**entry) for entry in values["classes"])
+        values["damaged"] = tuple(DamagedWindow(**entry) for entry in values["damaged"])
+        values["outputs"] = tuple(values["outputs"])
+        return cls(**values)
 
 
 class Tally:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tiler.blocks import BlockSet
     from tiler.grid import Strip, TileGrid
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
@@ -59,9 +60,16 @@ class TileReader:
                 "convert the raster"
             )
 
-    def tiles(self, strip: Strip, depth: int, threads: int) -> Generator[Tile]:
-        """The tiles of a strip, row by row, without those whose share holds no valid pixel."""
-        places = ((row, column) for row in range(strip.grid.rows.count) for column in strip.columns)
+    def tiles(
+        self, strip: Strip, depth: int, threads: int, wanted: BlockSet | None = None
+    ) -> Generator[Tile]:
+        """The tiles of a strip that contribute a valid pixel (to a wanted block), row by row."""
+        places = (
+            (row, column)
+            for row in strip.rows
+            for column in strip.columns
+            if wanted is None or wanted.touches(strip.share(row, column))
+        )
         with closing(prefetch(lambda place: self.read(strip, *place), places, depth, threads)) as tiles:
             yield from (tile for tile in tiles if tile is not None)
 

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,8 @@ RUNTIME_ERRORS: Final = tuple(
     if isinstance(error, type) and issubclass(error, Exception)
 )
 """What ONNX Runtime raises; its exceptions share no base of their own."""
+OUT_OF_MEMORY: Final = re.compile(r"bad_?alloc|allocat|out of memory|alloc_failed", re.IGNORECASE)
+"""How ONNX Runtime and the libraries below it word it; there is no type of error for it."""
 THREADS_PER_CORE: Final = 8
 PROBE_STRIDES: Final = 4
 """A network of free size is tried once on a tile of this many strides, 64 pixels at least."""
@@ -57,6 +60,8 @@ class OnnxBackend:
         ------
         InputError
             if the network does not take this shape.
+        MemoryError
+            if there is no memory for it.
         """
         count, fixed = len(batch_NCHW), self.graph.shape[0]
         parts = [batch_NCHW] if fixed is None else list(_filled(batch_NCHW, fixed))
@@ -74,7 +79,7 @@ class OnnxBackend:
         settings.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         tile_NCHW = np.zeros((self.graph.shape[0] or 1, self.graph.channels, *self.trial), self.graph.dtype)
         # Memory that cannot be given back is no reason to lose a result, or to hide another error.
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError, MemoryError):
             self._run(tile_NCHW, settings)
 
     def _run(self, batch_NCHW: NDArray[Any], settings: ort.RunOptions | None = None) -> NDArray[np.float32]:
@@ -82,6 +87,8 @@ class OnnxBackend:
             (scores,) = self.session.run(None, {self.graph.input_name: batch_NCHW}, settings)
         except RUNTIME_ERRORS as error:
             size = "x".join(map(str, batch_NCHW.shape))
+            if OUT_OF_MEMORY.search(str(error)):
+                raise MemoryError(f"no memory for the network on a batch of {size}") from None
             raise InputError(f"the network failed on a batch of {size}: {one_line(error)}") from None
         scores = scores if scores.ndim == 4 else scores[:, None]
         return np.asarray(scores, np.float32)

@@ -34,6 +34,8 @@ COMMANDS: Final = {
 }
 """Where each command lives, and its line in the help."""
 INTERRUPTED: Final = 4
+NO_MEMORY: Final = 3
+STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Refusal(click.ClickException):
@@ -120,7 +122,11 @@ def run_command(
     except TilerError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; nothing is half-written: run the same command again", INTERRUPTED)
+        return _fail("interrupted; run the same command again to carry on", INTERRUPTED)
+    except MemoryError as error:
+        return _fail(
+            f"out of memory ({str(error) or 'no allocation'}); free some, or lower --memory", NO_MEMORY
+        )
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,11 +142,15 @@ def _fail(message: str, code: int) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Stop cleanly; asked a second time, stop at once, which loses no stored block either."""
     del number, frame
+    for stop in STOPS:
+        signal.signal(stop, lambda *_: os._exit(INTERRUPTED))
     raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
     """The ``tiler`` command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for stop in STOPS:
+        signal.signal(stop, _interrupt)
     sys.exit(run_command(tiler, name="tiler"))

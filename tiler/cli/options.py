@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiler.errors import TilerError, UsageError
-from tiler.options import BLENDS, GRIDS, OUTPUTS, RunOptions, parse_bytes
+from tiler.options import BLENDS, GRIDS, ON_ERRORS, OUTPUTS, RunOptions, parse_bytes, parse_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,7 @@ BANDS = Parsed("band numbers like 4,3,2", lambda text: tuple(int(part) for part 
 NAMES = Parsed("names like water,land", lambda text: tuple(part.strip() for part in text.split(",")))
 SIZE = Parsed("a size like 2GB", parse_bytes)
 RESOLUTION = Parsed("metres per pixel, or native", _resolution)
+SHARD = Parsed("a shard like 2/4", parse_shard)
 EXISTING = click.Path(path_type=Path)
 
 
@@ -144,6 +145,14 @@ _OPTIONS = (
         "--nodata", type=float, metavar="VALUE", help="Value of invalid pixels, over what the file says."
     ),
     click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
+    click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address."),
+    click.option(
+        "--on-error",
+        type=click.Choice(ON_ERRORS),
+        default="fail",
+        show_default=True,
+        help="Damaged blocks of the source: stop, or nodata and exit code 1.",
+    ),
     click.option(
         "--scale", type=NUMBERS, metavar="X[,X..]", help="Raw pixels are multiplied by this, e.g. 1/255."
     ),
@@ -156,7 +165,10 @@ _OPTIONS = (
     click.option(
         "--threshold", type=float, metavar="P", help="Sigmoid probability of the class  [default: 0.5]"
     ),
-    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    click.option(
+        "--shard", type=SHARD, metavar="I/N", help="Part I of N; the last to be done finishes the output."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace an output, or a run of other options."),
     config_option,
 )
 _FIELDS = frozenset(f.name for f in fields(RunOptions))

@@ -27,7 +27,12 @@ class Bar:
             if self._bar is None:
                 # disable=None: no bar unless stderr is a terminal.
                 self._bar = self._make(
-                    total=event.total, unit="px", unit_scale=True, disable=None, dynamic_ncols=True
+                    total=event.total,
+                    initial=event.done - event.pixels,
+                    unit="px",
+                    unit_scale=True,
+                    disable=None,
+                    dynamic_ncols=True,
                 )
             self._bar.update(event.pixels)
             if event.done == event.total:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from tiler.memory import in_words
+from tiler.space import most_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from tiler.job import Job
     from tiler.metrics import Confusion
+    from tiler.planning import Plan
     from tiler.report import Report
-    from tiler.run import Job
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
@@ -47,7 +49,8 @@ def print_report(report: Report) -> None:
         [
             *(("written", path) for path in report.outputs),
             ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
-            ("speed", f"{report.megapixels_per_second:.2f} Mpx/s, {report.seconds:.1f} s in all"),
+            ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
+            ("speed", f"{report.megapixels_per_second:.2f} Mpx/s"),
             ("busy", ", ".join(f"{name} {s:.1f} s" for name, s in report.stage_seconds.items())),
             ("memory", f"peak {in_words(report.peak_memory)} of {in_words(report.plan['peak'])} planned"),
         ]
@@ -69,11 +72,11 @@ def print_report(report: Report) -> None:
         )
 
 
-def print_plan(job: Job, seconds: float) -> None:
+def print_plan(job: Job, plan: Plan, seconds: float) -> None:
     """What a run would do."""
-    plan, info = job.plan, job.raster.info
+    info = job.raster.info
     height, width = plan.grid.tile
-    output = info.height * info.width * job.finisher.planes
+    disk = most_bytes(job.finisher, info.height * info.width, job.output_info.height * job.output_info.width)
     print_pairs(
         [
             ("source", job.source),
@@ -87,7 +90,7 @@ def print_plan(job: Job, seconds: float) -> None:
             ("batch", plan.batch),
             ("strips", f"{sum(1 for _ in plan.strips())} of {plan.strip_width} px"),
             ("time", f"about {seconds:,.0f} s for the network"),
-            ("disk", f"at most {in_words(output)} per copy, up to 3 copies while finishing"),
+            ("disk", f"at most {in_words(disk)} while it finishes"),
             ("memory", f"{in_words(plan.peak)} planned, budget {in_words(plan.budget)}"),
             *((f"  {name}", in_words(size)) for name, size in plan.terms.items()),
         ]

@@ -15,22 +15,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_OutOfMemoryError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
+from tiler.damage import Damage
 from tiler.errors import DamageError, InputError, one_line
+from tiler.geometry import Window
 from tiler.pixels import Pixels, checked_pixels
 from tiler.ports import RasterInfo
 from tiler.readers.ground import pixel_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from tiler.geometry import Window
+    from tiler.damage import DamageLog
 
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 DTYPES: Final = ("uint8", "uint16", "int16", "float32")
@@ -38,14 +42,55 @@ LABEL_DTYPES: Final = ("uint8", "uint16", "int16", "int8", "uint32", "int32")
 MAX_PIXELS: Final = 10**13
 """More than this is a damaged header, not a raster."""
 
+SEQUENTIAL: Final = ("PNG", "JPEG")
+"""Drivers of files without blocks of their own: after damage nothing in them can be trusted."""
+LARGEST_BLOCK: Final = 1 << 24
+"""Pixels; a file of larger blocks is as good as one without."""
+REMOTE_SETTINGS: Final = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
+    "VSI_CACHE": "FALSE",
+}
+"""No sidecars are looked for, a silent server is given up, nothing outlives its handle; `tiler.readers.remote`
+does the repeating."""
+
 _opening = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """The blocks in which a file is compressed."""
+
+    height: int
+    width: int
+    driver: str
+
+    @property
+    def independent(self) -> bool:
+        """Whether a damaged block leaves the others readable."""
+        return self.driver not in SEQUENTIAL and self.height * self.width <= LARGEST_BLOCK
+
+    def under(self, window: Window, height: int, width: int) -> Iterator[Window]:
+        """The blocks that a window of a raster of this size touches, row by row."""
+        for top in range(window.top // self.height * self.height, window.bottom, self.height):
+            for left in range(window.left // self.width * self.width, window.right, self.width):
+                yield Window(top, left, min(top + self.height, height), min(left + self.width, width))
+
+
+class UnreadableError(Exception):
+    """Pixels could not be read, for whatever reason; what that means is for the caller to say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Which pixels of a file are meant."""
 
-    path: Path
+    path: Path | str
+    """A file, or an http(s) address."""
     drivers: tuple[str, ...] = DRIVERS
     bands: tuple[int, ...] | None = None
     """Band numbers from 1; None: all but alpha."""
@@ -56,6 +101,16 @@ class Source:
     overview: int | None = None
     """Index of an overview to read instead of the full resolution."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is fetched from an address."""
+        return isinstance(self.path, str)
+
+    @property
+    def name(self) -> str:
+        """For messages: an address without its query, which may hold a signature."""
+        return str(self.path).partition("?")[0] if self.remote else str(self.path)
+
     def open(self) -> DatasetReader:
         """A new handle.
 
@@ -64,24 +119,32 @@ class Source:
         InputError
             if there is no such file, or none of the drivers can open it.
         """
+        level = {} if self.overview is None else {"overview_level": self.overview}
+        try:
+            # Python's warning filters are shared by all threads, hence the lock.
+            with _opening, warnings.catch_warnings(), self.settings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                return DatasetReader(self._gdal_name(), driver=list(self.drivers), **level)
+        except (RasterioError, UnicodeEncodeError) as error:
+            reason = one_line(error).replace(str(self.path), self.name)
+            raise InputError(f"cannot open {self.name} as a raster: {reason}{self._hint()}") from None
+
+    def settings(self) -> rasterio.Env:
+        """GDAL's settings while the file is opened or read."""
+        return rasterio.Env(**REMOTE_SETTINGS) if self.remote else rasterio.Env()
+
+    def _gdal_name(self) -> str:
+        if isinstance(self.path, str):
+            return f"/vsicurl/{self.path}"
         if not self.path.exists():
             raise InputError(f"no such file: {self.path}")
         if not self.path.is_file():
             kind = "directory" if self.path.is_dir() else "device or pipe"
             raise InputError(f"a raster is a file, got a {kind}: {self.path}")
-        level = {} if self.overview is None else {"overview_level": self.overview}
-        try:
-            # Python's warning filters are shared by all threads, hence the lock.
-            with _opening, warnings.catch_warnings(), rasterio.Env():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return DatasetReader(str(self.path.absolute()), driver=list(self.drivers), **level)
-        except (RasterioError, UnicodeEncodeError) as error:
-            raise InputError(
-                f"cannot open {self.path} as a raster: {one_line(error)}{self._hint()}"
-            ) from None
+        return str(self.path.absolute())
 
     def _hint(self) -> str:
-        if self.path.suffix.lower() == ".vrt" and "VRT" not in self.drivers:
+        if self.name.lower().endswith(".vrt") and "VRT" not in self.drivers:
             return "; a VRT may name any file or address: pass --allow-vrt if you trust it"
         return ""
 
@@ -91,6 +154,10 @@ class GdalRaster:
     """One resolution of a raster file."""
 
     source: Source
+    damage: DamageLog | None = None
+    """Where damaged blocks are noted, which then are not valid; None: damage is an error."""
+    full: tuple[int, int] | None = None
+    """Height and width of the full resolution, if this is an overview."""
     info: RasterInfo = field(init=False)
     bands: tuple[int, ...] = field(init=False)
     """Band numbers that are read."""
@@ -100,6 +167,9 @@ class GdalRaster:
     _masked: bool = field(init=False)
     _nodata: tuple[float | None, ...] = field(init=False)
     """Of each band that is read; a mask of the file's own goes before it."""
+    _blocks: BlockShape = field(init=False)
+    _bad: dict[Window, str] = field(init=False, default_factory=dict)
+    """Blocks of the file that are known to be damaged, and why."""
     _local: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
@@ -113,11 +183,12 @@ class GdalRaster:
         self._check(dataset)
         told = self.source.nodata
         self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
+        self._blocks = BlockShape(*dataset.block_shapes[self.bands[0] - 1], dataset.driver)
         self.info = self._info(dataset)
         self._local.dataset = dataset
 
     def _check(self, dataset: DatasetReader) -> None:
-        name = self.source.path
+        name = self.source.name
         missing = [b for b in self.bands if b not in dataset.indexes]
         if missing or not self.bands:
             raise InputError(f"{name} has bands 1 to {dataset.count}, got {missing or 'none'}; see --bands")
@@ -135,7 +206,7 @@ class GdalRaster:
         crs, transform = (dataset.crs or None), (dataset.transform if placed else None)
         middle = dataset.height / 2, dataset.width / 2
         return RasterInfo(
-            name=str(self.source.path),
+            name=self.source.name,
             height=dataset.height,
             width=dataset.width,
             bands=len(self.bands),
@@ -143,20 +214,96 @@ class GdalRaster:
             crs=crs,
             transform=transform,
             ground=pixel_size(crs, transform, *middle) if crs and transform is not None else None,
+            files=(str(self.source.path),) if self.source.remote else tuple(dataset.files),
         )
 
     def read(self, window: Window) -> Pixels:
-        """The pixels of a window."""
+        """The pixels of a window.
+
+        Raises
+        ------
+        DamageError
+            if a block of the file that it touches cannot be decoded, and ``damage`` is None.
+        MemoryError
+            if there is no memory for it.
+        """
+        if any(block.touches(window) for block in tuple(self._bad)):
+            return self._read_around(window)
+        try:
+            return self.read_once(window)
+        except UnreadableError as error:
+            self.forget_handle()
+            if self.damage is not None and self._blocks.independent:
+                return self._read_around(window)
+            block, reason = next(self._damaged(window), (window, str(error)))
+            raise self._error(block, reason) from None
+
+    def read_once(self, window: Window) -> Pixels:
+        """The pixels of a window, or `UnreadableError`: no second attempt, no verdict."""
         part = RasterioWindow(window.left, window.top, window.width, window.height)
-        with damage_watch() as damage, rasterio.Env():
+        with damage_watch() as damage, self.source.settings():
             try:
                 raw_CHW = self._dataset().read(list(self.bands), window=part)
                 valid_HW = self._valid(raw_CHW, part)
-            except RasterioError as error:
+            except (RasterioError, InputError) as error:
+                if isinstance(error.__cause__, CPLE_OutOfMemoryError):
+                    raise MemoryError(one_line(error.__cause__)) from None
                 damage.append(one_line(error.__cause__ or error))
         if damage:
-            raise DamageError(f"{self.info.name} is damaged at {window}: {damage[0]}; restore the file")
+            raise UnreadableError(damage[0].replace(str(self.source.path), self.source.name))
         return checked_pixels(raw_CHW, valid_HW)
+
+    def forget_handle(self) -> None:
+        """Close this thread's handle: it serves a damaged block a second time without a word."""
+        if hasattr(self._local, "dataset"):
+            self._local.dataset.close()
+            del self._local.dataset
+
+    def _damaged(self, window: Window) -> Iterator[tuple[Window, str]]:
+        """The blocks of the file under a window that cannot be decoded, each tried by itself."""
+        for block in self._blocks.under(window, self.info.height, self.info.width):
+            try:
+                self.read_once(block)
+            except UnreadableError as error:
+                self.forget_handle()
+                yield block, str(error)
+
+    def _read_around(self, window: Window) -> Pixels:
+        """The pixels of a window without those of damaged blocks, which are not valid.
+
+        Blocks are read whole, so that whether one is damaged does not depend on the window.
+        """
+        info = self.info
+        raw_CHW = np.zeros((info.bands, *window.shape), info.dtype)
+        valid_HW = np.zeros(window.shape, np.bool_)
+        for block in self._blocks.under(window, info.height, info.width):
+            if block in self._bad:
+                continue
+            try:
+                pixels = self.read_once(block)
+            except UnreadableError as error:
+                self.forget_handle()
+                self._note(block, str(error))
+                continue
+            part = block.intersection(window)
+            inside = part.shifted(-block.top, -block.left).slices
+            place = part.shifted(-window.top, -window.left).slices
+            raw_CHW[:, *place], valid_HW[place] = pixels.raw_CHW[:, *inside], pixels.valid_HW[inside]
+        return Pixels(raw_CHW, valid_HW)
+
+    def _note(self, block: Window, reason: str) -> None:
+        here = self.info.height, self.info.width
+        full = self.full or here
+        assert self.damage is not None  # noqa: S101 - else damage is an error
+        self._bad[block] = reason
+        whole = Window(0, 0, *full)
+        self.damage.add(Damage(block.scaled(here, full).intersection(whole), reason))
+
+    def _error(self, block: Window, reason: str) -> DamageError:
+        cure = "restore the file, or pass --on-error nodata"
+        if not self._blocks.independent:
+            cure = f"restore the file: beyond damage a {self._blocks.driver} file cannot be read"
+        return DamageError(f"{self.info.name} is damaged at {block}: {reason}; {cure}")
 
     def _dataset(self) -> DatasetReader:
         if not hasattr(self._local, "dataset"):

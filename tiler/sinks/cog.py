@@ -10,13 +10,17 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 
-from tiler.errors import OutputError
+from tiler.blocks import BlockGrid, BlockSet
+from tiler.errors import OutputError, one_line
 from tiler.finish import SCALE
 from tiler.kernels import NODATA
-from tiler.sinks.scratch import TILE, ScratchTiff, as_rasterio, checksum
+from tiler.readers.gdal import damage_watch
+from tiler.sinks.scratch import CURE, TILE, ScratchTiff, as_rasterio, checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rasterio.io import DatasetReader
 
     from tiler.spec import ClassSpec
 
@@ -69,7 +73,7 @@ def build_cog(scratch: ScratchTiff, product: Product, target: Path) -> None:
             num_threads="ALL_CPUS",
         )
     except RasterioError as error:
-        raise OutputError(f"cannot write {target}: {error}; is the disk full?") from None
+        raise OutputError(f"cannot write {product.path}: {one_line(error)}; {CURE}") from None
     _verify(target, scratch)
 
 
@@ -88,14 +92,30 @@ def _describe(scratch: ScratchTiff, product: Product) -> None:
 
 
 def _verify(path: Path, scratch: ScratchTiff) -> None:
-    with rasterio.open(path) as dataset:
-        if dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
-            raise OutputError(f"{path} did not become a COG; report this with the GDAL version")
-        if max(dataset.shape) > TILE and not dataset.overviews(1):
-            raise OutputError(f"{path} has no overviews; report this with the GDAL version")
-        for window, expected in scratch.checksums.items():
-            if checksum(dataset.read(window=as_rasterio(window))) != expected:
-                raise OutputError(f"{path} does not read back as written at {window}; is the disk sound?")
+    """Read every block back and compare it; overviews must at least decode."""
+    try:
+        with damage_watch() as damage:
+            with rasterio.open(path) as dataset:
+                _check_layout(dataset, path)
+                levels = len(dataset.overviews(1))
+                for window in BlockSet.all(scratch.grid):
+                    if checksum(dataset.read(window=as_rasterio(window))) != scratch.checksum(window):
+                        raise OutputError(f"{path} does not read back as written at {window}; {CURE}")
+            for level in range(levels):
+                with rasterio.open(path, overview_level=level) as overview:
+                    for window in BlockSet.all(BlockGrid(overview.height, overview.width, scratch.grid.side)):
+                        overview.read(window=as_rasterio(window))
+    except RasterioError as error:
+        damage.append(one_line(error.__cause__ or error))
+    if damage:
+        raise OutputError(f"{path} does not read back: {damage[0]}; {CURE}")
+
+
+def _check_layout(dataset: DatasetReader, path: Path) -> None:
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
+        raise OutputError(f"{path} did not become a COG; report this with the GDAL version")
+    if max(dataset.shape) > TILE and not dataset.overviews(1):
+        raise OutputError(f"{path} has no overviews; report this with the GDAL version")
 
 
 def read_classes(path: Path) -> list[str] | None:

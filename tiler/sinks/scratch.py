@@ -1,19 +1,21 @@
-"""Blocks on disk until all are there: a tiled GeoTIFF in the run folder, with a checksum per block.
+"""All blocks of one output file as a plain tiled GeoTIFF, from which GDAL makes the COG.
 
-A GeoTIFF that is being written is no result: it becomes one in `tiler.sinks.cog`, under another name.
+It lies in the run directory and is made anew by every attempt to finish: a GeoTIFF that is being written is
+no checkpoint. A checksum of every block is kept, to compare the finished file with.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from tiler.errors import OutputError
+from tiler.blocks import BlockGrid
+from tiler.errors import OutputError, one_line
 from tiler.kernels import NODATA
 
 if TYPE_CHECKING:
@@ -24,16 +26,17 @@ if TYPE_CHECKING:
     from tiler.geometry import Window
     from tiler.ports import Block, RasterInfo
 
-TILE = 512
+TILE: Final = 512
+CURE: Final = "the computed blocks are kept: free some space and run the same command again"
 
 
 class ScratchTiff:
     """A uint8 raster of Q planes, written block by block."""
 
-    def __init__(self, path: Path, info: RasterInfo, planes: slice) -> None:
+    def __init__(self, path: Path, info: RasterInfo, planes: slice, side: int) -> None:
         self.path = path
-        self.checksums: dict[Window, int] = {}
-        """CRC-32 of every block, to compare the finished file with."""
+        self.grid = BlockGrid(info.height, info.width, side)
+        self._checksums_RC = np.zeros(self.grid.shape, np.uint32)
         self._planes = planes
         profile: dict[str, Any] = {
             "driver": "GTiff",
@@ -56,7 +59,7 @@ class ScratchTiff:
         try:
             self.dataset = rasterio.open(path, "w", **profile)
         except RasterioError as error:
-            raise OutputError(f"cannot write {path}: {error}") from None
+            raise OutputError(f"cannot write {path}: {one_line(error)}; {CURE}") from None
 
     def write(self, block: Block) -> None:
         """Store this file's planes of a block."""
@@ -64,10 +67,13 @@ class ScratchTiff:
         try:
             self.dataset.write(part_QHW, window=as_rasterio(block.window))
         except RasterioError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error.__cause__ or error}; is the disk full?"
-            ) from None
-        self.checksums[block.window] = checksum(part_QHW)
+            reason = one_line(error.__cause__ or error)
+            raise OutputError(f"cannot write {self.path}: {reason}; {CURE}") from None
+        self._checksums_RC[self.grid.place(block.window)] = checksum(part_QHW)
+
+    def checksum(self, window: Window) -> int:
+        """CRC-32 of this file's planes of a block."""
+        return int(self._checksums_RC[self.grid.place(window)])
 
     def close(self) -> None:
         """Flush and close the file."""

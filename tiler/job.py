@@ -1,0 +1,159 @@
+"""A run that is opened and checked but not begun: raster, network and options go together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tiler import __version__
+from tiler.backends.onnx import load_model
+from tiler.damage import DamageLog
+from tiler.finish import Finisher
+from tiler.model import Model
+from tiler.open import open_for_model, open_raster
+from tiler.options import RunOptions
+from tiler.planning import Cut, Plan, make_cut, make_plan
+from tiler.sinks.cog import PREFIX, Product
+from tiler.tiles import TileReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiler.outputs import Outputs
+    from tiler.ports import Raster, RasterInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What is to be done, but for the plan."""
+
+    native: Raster
+    """The source at its own resolution."""
+    reader: TileReader
+    model: Model
+    finisher: Finisher
+    options: RunOptions
+    cut: Cut
+    damage: DamageLog
+    """What was found to be damaged so far."""
+
+    @property
+    def source(self) -> str:
+        """Path or address of the source."""
+        return self.native.info.name
+
+    @property
+    def raster(self) -> Raster:
+        """What the network is fed from."""
+        return self.reader.raster
+
+    @property
+    def output_info(self) -> RasterInfo:
+        """The grid of the output."""
+        return self.raster.info if self.options.grid == "model" else self.native.info
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every option that changes the pixels of the result."""
+        cut = (
+            {"halo": self.model.spec.halo}
+            if self.cut.grid is None
+            else {
+                "tile": self.cut.grid.tile,
+                "overlap": (self.cut.grid.rows.overlap, self.cut.grid.columns.overlap),
+            }
+        )
+        return {
+            "mode": self.cut.mode,
+            **cut,
+            "size": (self.raster.info.height, self.raster.info.width),
+            "grid": self.options.grid,
+            "bands": self.options.bands,
+            "nodata": self.options.nodata,
+        }
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the result depends on besides the source's pixels, and nothing else."""
+        return {
+            PREFIX + "VERSION": __version__,
+            PREFIX + "MODEL_SHA256": self.model.sha256,
+            PREFIX + "MODEL": self.model.spec.to_json(),
+            PREFIX + "OPTIONS": json.dumps(self.settings),
+        }
+
+    def plan(self) -> Plan:
+        """How it would be done with the memory that is free now."""
+        return make_plan(self.raster.info, self.model, self.finisher, self.options)
+
+    def products(self, outputs: Outputs) -> list[Product]:
+        """The files that pixels are written to; the one at the output's own name comes last."""
+        finisher, classes = self.finisher, self.model.spec.classes
+        names = tuple(c.name for c in classes) if finisher.multilabel else ("class",)
+        cut = finisher.label_planes
+        labels = Product(outputs.main, "labels", slice(0, cut), names, classes, self.tags)
+        shares = Product(
+            outputs.probabilities,
+            "probabilities",
+            slice(cut, finisher.planes),
+            finisher.probability_names,
+            classes,
+            self.tags,
+        )
+        return [product for product in (shares, labels) if product.planes.start < product.planes.stop]
+
+
+def prepare(source: str | Path, model: Model | str | Path, options: RunOptions | None = None) -> Job:
+    """Open everything; nothing is written.
+
+    Raises
+    ------
+    TilerError
+        if the raster, the model and the options do not go together.
+    """
+    options = options or RunOptions()
+    if not isinstance(model, Model):
+        model = load_model(model, options)
+    damage = DamageLog()
+    how: dict[str, Any] = {
+        "bands": options.bands,
+        "nodata": options.nodata,
+        "allow_vrt": options.allow_vrt,
+        "allow_remote": options.allow_remote,
+        "damage": damage if options.on_error == "nodata" else None,
+    }
+    raster = open_for_model(source, model.spec, resolution=options.resolution, **how)  # type: ignore[arg-type] # checked by RunOptions
+    return Job(
+        native=open_raster(source, **how),
+        reader=TileReader(raster, model.spec, model.dtype),
+        model=model,
+        finisher=Finisher(model.spec, model.channels, options.output),
+        options=options,
+        cut=make_cut(raster.info, model, options),
+        damage=damage,
+    )
+
+
+def plan(source: str | Path, model: Model | str | Path, options: RunOptions | None = None) -> Plan:
+    """What `tiler.segment` would do with the same arguments."""
+    return prepare(source, model, options).plan()
+
+
+def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
+    """A plan as plain values, for logs and reports."""
+    return {
+        "mode": plan.mode,
+        "reason": plan.reason,
+        "raster": f"{job.raster.info.width} x {job.raster.info.height} px",
+        "pixels_made": job.raster.info.note or "as in the file",
+        "tile": list(plan.grid.tile),
+        "overlap": [plan.grid.rows.overlap, plan.grid.columns.overlap],
+        "tiles": plan.tiles,
+        "waste": round(plan.grid.waste, 3),
+        "batch": plan.batch,
+        "strip_width": plan.strip_width,
+        "budget": plan.budget,
+        "memory": dict(plan.terms),
+        "peak": plan.peak,
+    }

@@ -1,0 +1,105 @@
+"""The files that a run leaves, their names, and whether they are there already."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tiler.errors import UsageError
+from tiler.fingerprint import differences
+from tiler.report import Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiler.fingerprint import Fingerprint
+
+SUFFIXES: Final = {".tif", ".tiff"}
+LONGEST_NAME: Final = 200
+"""Bytes; file systems allow 255, and our suffixes need some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files of one run."""
+
+    main: Path
+    """The one that was named."""
+    kind: str
+    """One of `tiler.options.OUTPUTS`."""
+
+    @property
+    def probabilities(self) -> Path:
+        """Where probabilities go: beside the labels, or to the name that was given."""
+        return self.main.with_suffix(".probabilities.tif") if self.kind == "both" else self.main
+
+    @property
+    def report(self) -> Path:
+        """What was found and what it took."""
+        return self.main.with_suffix(".report.json")
+
+    @property
+    def config(self) -> Path:
+        """The options, for ``--config``."""
+        return self.main.with_suffix(".config.toml")
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every file, the one that was named first."""
+        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config)))
+
+    def check(self, source: str | Path) -> None:
+        """Refuse names that cannot or should not be written, whatever the run is.
+
+        Raises
+        ------
+        UsageError
+            with the reason and the fix.
+        """
+        name, folder = self.main.name, self.main.parent
+        if self.main.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"the output is a GeoTIFF and ends in .tif, got {self.main}")
+        if not folder.is_dir():
+            raise UsageError(f"the output's folder does not exist: {folder}; create it first")
+        if not os.fspath(self.main).isprintable():
+            raise UsageError(f"the output's name is printable text, got {self.main!r}")
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {name[:40]}...")
+        for path in self.all:
+            if path.is_dir():
+                raise UsageError(f"the output is a file, got a directory: {path}")
+            if path.exists() and os.path.exists(source) and path.samefile(source):  # noqa: PTH110 - may be a URL
+                raise UsageError(f"the output would replace the input {source}; choose another name")
+
+    def refuse_existing(self, fingerprint: Fingerprint | None = None) -> None:
+        """Refuse to write over anything, and say what it is.
+
+        Raises
+        ------
+        UsageError
+            if any of the files is there.
+        """
+        for path in self.all:
+            if path.exists():
+                made = self._made_with(fingerprint)
+                raise UsageError(f"{path} exists{made}; pass --overwrite to replace it")
+
+    def _made_with(self, fingerprint: Fingerprint | None) -> str:
+        made = self._stored()
+        if fingerprint is None or made is None:
+            return ""
+        return f", made with another {differences(made.fingerprint, fingerprint)}"
+
+    def finished(self, fingerprint: Fingerprint) -> Report | None:
+        """The report of a run of this fingerprint whose files are all in their places."""
+        made = self._stored()
+        whole = made is not None and made.fingerprint == fingerprint and all(p.is_file() for p in self.all)
+        return made if whole else None
+
+    def _stored(self) -> Report | None:
+        """The report that lies here, if it is one of ours."""
+        try:
+            return Report.from_json(self.report.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, LookupError):
+            return None

@@ -1,0 +1,142 @@
+"""Rasters at an http or https address, read by GDAL in ranges; asked for with ``--allow-remote``.
+
+A bad line is not a damaged file: failed reads are repeated a few times and then end the run, which can be
+carried on; they never become nodata. The file's version is checked after every read, so that no result is
+made of two versions.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from tiler.errors import InputError, RemoteError, one_line
+from tiler.readers.gdal import UnreadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tiler.geometry import Window
+    from tiler.pixels import Pixels
+    from tiler.ports import RasterInfo
+    from tiler.readers.gdal import GdalRaster
+
+Result = TypeVar("Result")
+
+PAUSES: Final = (0.5, 2.0, 5.0)
+"""Seconds before each further attempt."""
+TIMEOUT: Final = 30.0
+"""Seconds that a server may be silent."""
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is an address; one letter before the colon is a drive."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None
+
+
+def address(path: str | Path) -> str:
+    """An http or https address; `pathlib` takes one of its slashes.
+
+    Raises
+    ------
+    InputError
+        if it is of another kind, or holds a password.
+    """
+    scheme, _, rest = str(path).partition(":")
+    url = f"{scheme.lower()}://{rest.lstrip('/')}"
+    if scheme.lower() not in {"http", "https"}:
+        raise InputError(f"an address begins with http:// or https://, got {scheme}:; download the file")
+    if "@" in urlsplit(url).netloc:
+        raise InputError("an address holds no user name or password, got one; use a signed address")
+    return url
+
+
+def shown(url: str) -> str:
+    """An address without its query, which may hold a signature.
+
+    >>> shown("https://example.org/a.tif?token=secret")
+    'https://example.org/a.tif'
+    """
+    return urlunsplit((*urlsplit(url)[:3], "", ""))
+
+
+def remote_version(url: str) -> str:
+    """What tells the file at an address from a changed one: its ETag, time of change and size.
+
+    Raises
+    ------
+    RemoteError
+        if the server does not say, after some attempts.
+    """
+    return _repeated(lambda: _headers(url), url)
+
+
+def _headers(url: str) -> str:
+    # A signed address is good for GET only, so HEAD is not asked.
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})  # noqa: S310 - http(s) by `address`
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+            size = response.headers.get("Content-Range", "").rpartition("/")[2]
+            size = size or response.headers.get("Content-Length", "")
+            tags = (response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), size)
+    except (OSError, urllib.error.URLError) as error:
+        raise UnreadableError(one_line(error)) from None
+    return " ".join(tag for tag in tags if tag)
+
+
+def _repeated(call: Callable[[], Result], url: str) -> Result:
+    for pause in PAUSES:
+        try:
+            return call()
+        except UnreadableError:
+            time.sleep(pause)
+    try:
+        return call()
+    except UnreadableError as error:
+        raise RemoteError(
+            f"cannot read {shown(url)} ({error}), {len(PAUSES) + 1} attempts; run the same command again to "
+            "carry on, or download the file if it is damaged"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RemoteRaster:
+    """A raster at an address, of one version."""
+
+    raster: GdalRaster
+    url: str
+    version: str
+
+    @property
+    def info(self) -> RasterInfo:
+        """Of the raster."""
+        return self.raster.info
+
+    def read(self, window: Window) -> Pixels:
+        """The pixels of a window.
+
+        Raises
+        ------
+        RemoteError
+            if they cannot be fetched, or the file has changed since it was opened.
+        """
+        pixels = _repeated(lambda: self._once(window), self.url)
+        if remote_version(self.url) != self.version:
+            raise RemoteError(
+                f"{shown(self.url)} changed while it was read; start anew with --overwrite, or download it first"
+            )
+        return pixels
+
+    def _once(self, window: Window) -> Pixels:
+        try:
+            return self.raster.read_once(window)
+        except UnreadableError:
+            # What the handle has fetched may be a part of what it should be.
+            self.raster.forget_handle()
+            raise
