@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tiler.engine import segment_blocks
-from tiler.errors import DamageError, OutOfMemoryError
+from tiler.errors import DamageError, OutOfMemoryError, OutputError
 from tiler.events import BlockStored, Noted
 from tiler.planning import smaller
 from tiler.stopwatch import Stopwatch, TimedBackend, TimedRaster
@@ -57,12 +57,23 @@ def compute(work: Work, wanted: BlockSet) -> None:
                 _stream(work, plan, wanted, missing)
             except MemoryError as error:
                 plan = _smaller(work, plan, str(error))
+            else:
+                _check_stored(work, missing)
     except DamageError:
         work.folder.keep = True
         raise
     finally:
         if work.backend.tiles:
             work.backend.release()
+
+
+def _check_stored(work: Work, blocks: BlockSet) -> None:
+    """That blocks are there which were just stored; else they would be computed for ever."""
+    gone = blocks.without(work.store.present())
+    if len(gone):
+        raise OutputError(
+            f"{len(gone)} blocks are gone after they were stored, the first at {next(iter(gone))}"
+        )
 
 
 def _smaller(work: Work, plan: Plan, reason: str) -> Plan:

@@ -63,11 +63,10 @@ def open_raster(
         if the file cannot be used.
     """
     if is_remote(path):
+        url = address(path)
         if not allow_remote:
-            raise InputError(
-                f"a raster is a file here, got {shown(address(path))}; pass --allow-remote to fetch it"
-            )
-        native = GdalRaster(Source(address(path), DRIVERS, bands, nodata))
+            raise InputError(f"{shown(url)} is not a file here; pass --allow-remote to fetch it")
+        native = GdalRaster(Source(url, DRIVERS, bands, nodata))
     else:
         native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
     if resolution == "native":

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tiler.blocks import BlockGrid
     from tiler.ports import Block
 
+CONFIG: Final = {"write_empty_chunks": True}
+"""Else a block of nothing but nodata would never be there. Not stored with the array, so given every time."""
 LEVEL: Final = 1
 """Of zstd: labels shrink hardly more at higher ones."""
 
@@ -83,7 +85,7 @@ class BlockStore:
         try:
             self._damage.mkdir(parents=True, exist_ok=True)
             if (self._folder / "zarr.json").exists():
-                self._array = zarr.open_array(store, mode="r+", zarr_format=3)
+                self._array = zarr.open_array(store, mode="r+", zarr_format=3, config=CONFIG)
             else:
                 self._array = zarr.create_array(
                     store,
@@ -92,8 +94,7 @@ class BlockStore:
                     dtype="uint8",
                     compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
                     fill_value=NODATA,
-                    # Else a block of nothing but nodata would never be there, and be computed for ever.
-                    config={"write_empty_chunks": True},
+                    config=CONFIG,
                 )
         except OSError as error:
             raise OutputError(f"cannot write to {self._folder}: {error.strerror or error}") from None

@@ -46,6 +46,8 @@ SEQUENTIAL: Final = ("PNG", "JPEG")
 """Drivers of files without blocks of their own: after damage nothing in them can be trusted."""
 LARGEST_BLOCK: Final = 1 << 24
 """Pixels; a file of larger blocks is as good as one without."""
+SETTINGS: Final = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
+"""The fast way to read a whole PNG returns zeros, and success, for one that is cut short (GDAL 3.10)."""
 REMOTE_SETTINGS: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
@@ -55,8 +57,8 @@ REMOTE_SETTINGS: Final = {
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
     "VSI_CACHE": "FALSE",
 }
-"""No sidecars are looked for, a silent server is given up, nothing outlives its handle; `tiler.readers.remote`
-does the repeating."""
+"""No sidecars are looked for, a silent server is given up, nothing outlives its handle; it is
+`tiler.readers.remote` that tries again."""
 
 _opening = threading.Lock()
 
@@ -131,7 +133,7 @@ class Source:
 
     def settings(self) -> rasterio.Env:
         """GDAL's settings while the file is opened or read."""
-        return rasterio.Env(**REMOTE_SETTINGS) if self.remote else rasterio.Env()
+        return rasterio.Env(**SETTINGS, **(REMOTE_SETTINGS if self.remote else {}))
 
     def _gdal_name(self) -> str:
         if isinstance(self.path, str):
@@ -183,7 +185,8 @@ class GdalRaster:
         self._check(dataset)
         told = self.source.nodata
         self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
-        self._blocks = BlockShape(*dataset.block_shapes[self.bands[0] - 1], dataset.driver)
+        height, width = dataset.block_shapes[self.bands[0] - 1]
+        self._blocks = BlockShape(height, width, dataset.driver)
         self.info = self._info(dataset)
         self._local.dataset = dataset
 
@@ -247,7 +250,7 @@ class GdalRaster:
                 valid_HW = self._valid(raw_CHW, part)
             except (RasterioError, InputError) as error:
                 if isinstance(error.__cause__, CPLE_OutOfMemoryError):
-                    raise MemoryError(one_line(error.__cause__)) from None
+                    raise MemoryError(one_line(error.__cause__)) from None  # noqa: TRY004 - it is no damage
                 damage.append(one_line(error.__cause__ or error))
         if damage:
             raise UnreadableError(damage[0].replace(str(self.source.path), self.source.name))

@@ -129,7 +129,7 @@ class RemoteRaster:
         pixels = _repeated(lambda: self._once(window), self.url)
         if remote_version(self.url) != self.version:
             raise RemoteError(
-                f"{shown(self.url)} changed while it was read; start anew with --overwrite, or download it first"
+                f"{shown(self.url)} changed while it was read; start anew with --overwrite, or download it"
             )
         return pixels
 

@@ -1,0 +1,357 @@
+"""Damaged rasters, through the command line: refused, stopped at and named, or made nodata and listed.
+
+Never silent background. What no format can tell is left out on purpose: TIFF has no checksums, so a flipped
+bit in stored, LZW, zstd or, now and then, deflated pixels is a pixel of another value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+
+import networks
+from tiler.cli.main import run_command
+from tiler.cli.main import tiler as command
+from tiler.damage import DamageLog
+from tiler.errors import DamageError
+from tiler.geometry import Window
+from tiler.open import open_raster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+HEIGHT, WIDTH, BLOCK = 300, 340, 64
+TILED = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+JP2_TILES = {"blockxsize": 128, "blockysize": 128}
+FORMATS = {
+    "stored": TILED,
+    "deflate": {**TILED, "compress": "deflate"},
+    "lzw": {**TILED, "compress": "lzw"},
+    "zstd": {**TILED, "compress": "zstd"},
+    "jpeg": {**TILED, "compress": "jpeg", "photometric": "ycbcr"},
+    "jpeg strips": {"driver": "GTiff", "compress": "jpeg", "blockysize": 32},
+    "planes": {**TILED, "compress": "deflate", "interleave": "band"},
+    "cog": {"driver": "COG", "compress": "deflate", "blocksize": 128},
+    "jp2": {
+        "driver": "JP2OpenJPEG",
+        "QUALITY": 100,
+        "REVERSIBLE": "YES",
+        "blockxsize": 128,
+        "blockysize": 128,
+    },
+    "png": {"driver": "PNG"},
+    "jpg": {"driver": "JPEG"},
+}
+SEQUENTIAL = ("png", "jpg")
+
+
+def cut(share):
+    return lambda content: content[: int(len(content) * share) if share < 1 else share]
+
+
+def overwrite(length, value=0, at=0.5):
+    """Bytes in the middle of the pixels."""
+
+    def change(content):
+        start = int(len(content) * at)
+        return content[:start] + bytes([value]) * length + content[start + length :]
+
+    return change
+
+
+def flip(seed):
+    """Sixteen bits in the second half, where the pixels are."""
+
+    def change(content):
+        changed = bytearray(content)
+        for place in np.random.default_rng(seed).integers(len(content) // 2, len(content) * 9 // 10, 16):
+            changed[place] ^= 1 << int(place) % 8
+        return bytes(changed)
+
+    return change
+
+
+def directory(content) -> int:
+    return struct.unpack_from("<I", content, 4)[0]
+
+
+def endless(content):
+    """The first directory names itself as the next one."""
+    start = directory(content)
+    entries = struct.unpack_from("<H", content, start)[0]
+    changed = bytearray(content)
+    struct.pack_into("<I", changed, start + 2 + 12 * entries, start)
+    return bytes(changed)
+
+
+def huge(content):
+    """The header says two thousand million pixels each way."""
+    start = directory(content)
+    changed = bytearray(content)
+    for i in range(struct.unpack_from("<H", content, start)[0]):
+        entry = start + 2 + 12 * i
+        if struct.unpack_from("<H", content, entry)[0] in {256, 257}:
+            struct.pack_into(
+                "<HHII", changed, entry, *struct.unpack_from("<H", content, entry), 4, 1, 2**31 - 9
+            )
+    return bytes(changed)
+
+
+HARMS = {
+    "1 kB": cut(1000),
+    "50 %": cut(0.5),
+    "90 %": cut(0.9),
+    "99 %": cut(0.99),
+    "empty": cut(0.0),
+    "zeros": overwrite(400),
+    "4 kB of zeros": overwrite(4096),
+    "0x55": overwrite(400, 0x55),
+    "ones at the end": overwrite(1000, 0xFF, 0.85),
+    **{f"flips {seed}": flip(seed) for seed in range(4)},
+}
+HEADERS = {"endless": endless, "huge": huge}
+CASES = [(form, harm) for form in FORMATS for harm in HARMS] + [
+    (form, harm) for form in ("stored", "deflate", "jpeg", "jpeg strips") for harm in HEADERS
+]
+
+
+@cache
+def pixels():
+    """A smooth scene: compressible, and different everywhere."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    noise = np.random.default_rng(0).integers(0, 9, (3, HEIGHT, WIDTH))
+    return (np.stack([rows % 229, columns % 233, (rows + columns) % 227]) + 1 + noise).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    """A sound file of each format, a network that looks at one pixel at a time, and the map of each."""
+    folder = tmp_path_factory.mktemp("good")
+    networks.pixelwise(folder / "net.onnx")
+    here = {"crs": "EPSG:32633", "transform": Affine(1, 0, 9, 0, -1, 9)}
+    size = {"count": 3, "height": HEIGHT, "width": WIDTH, "dtype": "uint8"}
+    with rasterio.open(folder / "plain.tif", "w", driver="GTiff", **size, **here) as plain:
+        plain.write(pixels())
+    for name, profile in FORMATS.items():
+        rasterio.shutil.copy(folder / "plain.tif", folder / name, **profile)
+        assert run(folder / name, folder, folder / f"{name}.map.tif") == 0
+    for path in folder.glob("*.aux.xml"):
+        path.unlink()
+    return folder
+
+
+def run(source, folder, output, *more) -> int:
+    arguments = ["segment", source, folder / "net.onnx", output, "--quiet", *more]
+    return run_command(command, [str(a) for a in arguments])
+
+
+def labels(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def window_of(text) -> Window:
+    top, bottom, left, right = map(int, re.search(r"rows (\d+):(\d+), columns (\d+):(\d+)", text).groups())
+    return Window(top, left, bottom, right)
+
+
+def certain(harm) -> bool:
+    """Whether nobody can miss it: bytes are not there. (Deflate's own checksum is missed now and then.)."""
+    return harm.endswith((" %", " kB", "empty"))
+
+
+@pytest.mark.parametrize(("form", "harm"), CASES, ids=lambda value: value)
+@pytest.mark.parametrize("mode", ["fail", "nodata"])
+def test_damage(good, tmp_path, capsys, form, harm, mode):
+    """Refused when it is opened (2), or found while it is read (1): one line, and never a wrong pixel."""
+    source, output = tmp_path / "scene", tmp_path / "out.tif"
+    source.write_bytes({**HARMS, **HEADERS}[harm]((good / form).read_bytes()))
+    code = run(source, good, output, "--on-error", mode)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert code in {0, 1, 2}
+    if code:
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1, err
+    expected_HW = labels(good / f"{form}.map.tif")
+    left = {path.name for path in tmp_path.iterdir()} - {"scene"}
+    if code == 2:
+        assert left == set()
+    elif code == 0:
+        assert not certain(harm)
+        assert (labels(output) != 255).all()
+    elif mode == "fail" or form in SEQUENTIAL:
+        assert left == {"out.tif.run"}
+        assert window_of(err).height <= HEIGHT
+        assert "restore the file" in err
+    else:
+        assert left == {"out.tif", "out.report.json", "out.config.toml"}
+        assert "are nodata in" in err
+        report = json.loads((tmp_path / "out.report.json").read_text())
+        check_map(labels(output), expected_HW, report, certain(harm))
+
+
+def check_map(labels_HW, expected_HW, report, comparable):
+    """Nodata exactly where the report says; elsewhere as without damage, where that can be known."""
+    damaged_HW = np.zeros(labels_HW.shape, bool)
+    for entry in report["damaged"]:
+        assert entry["reason"]
+        damaged_HW[window_of(entry["window"]).slices] = True
+    np.testing.assert_array_equal(labels_HW == 255, damaged_HW)
+    assert report["valid_pixels"] == (~damaged_HW).sum()
+    if comparable:
+        np.testing.assert_array_equal(labels_HW[~damaged_HW], expected_HW[~damaged_HW])
+
+
+@pytest.mark.parametrize("form", ["deflate", "jpeg", "jpeg strips", "planes", "cog", "jp2"])
+def test_most_of_it_is_found_while_reading(good, tmp_path, form):
+    """Else the cases above would show little: of a file cut at 90 % most is there, and is mapped."""
+    content = (good / form).read_bytes()
+    harm = "90 %" if form in {"cog", "jp2"} else "4 kB of zeros"
+    (tmp_path / "scene").write_bytes(HARMS[harm](content))
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", "--on-error", "nodata") == 1
+    share = (labels(tmp_path / "out.tif") == 255).mean()
+    assert 0 < share < 0.5
+
+
+@pytest.mark.parametrize("form", ["deflate", "jpeg", "planes", "cog"])
+@pytest.mark.parametrize("options", [[], ["--tile", "48"], ["--tile", "200", "--batch", "3"]])
+def test_the_map_of_a_damaged_file_does_not_depend_on_the_tiles(good, tmp_path, form, options):
+    """Nor on the order in which damage was met: the file's own blocks are the unit."""
+    (tmp_path / "scene").write_bytes(HARMS["4 kB of zeros"]((good / form).read_bytes()))
+    for name, more in (("a", []), ("b", options)):
+        assert run(tmp_path / "scene", good, tmp_path / f"{name}.tif", "--on-error", "nodata", *more) == 1
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    a, b = (json.loads((tmp_path / f"{n}.report.json").read_text())["damaged"] for n in "ab")
+    assert a == b
+
+
+def test_a_damaged_overview_is_reported_in_pixels_of_the_file(good, tmp_path):
+    """What is read at half the resolution comes from the overview."""
+    with rasterio.open(good / "cog") as dataset:
+        assert dataset.overviews(1)[0] == 2
+    content = bytearray((good / "cog").read_bytes())
+    # Overviews lie before the full resolution.
+    content[2000:2300] = bytes(300)
+    (tmp_path / "scene").write_bytes(content)
+    half = ["--resolution", "2", "--on-error", "nodata"]
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", *half) == 1
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    damaged_HW = np.zeros((HEIGHT, WIDTH), bool)
+    for entry in report["damaged"]:
+        damaged_HW[window_of(entry["window"]).slices] = True
+    np.testing.assert_array_equal(labels(tmp_path / "out.tif") == 255, damaged_HW[::2, ::2])
+    assert run(tmp_path / "scene", good, tmp_path / "source.tif", *half, "--grid", "source") == 1
+    np.testing.assert_array_equal(labels(tmp_path / "source.tif") == 255, damaged_HW)
+
+
+def test_from_fail_to_nodata_without_computing_again(good, tmp_path, capsys, monkeypatch):
+    """The run that stopped at the damage is carried on; the other way round it stops at once."""
+    monkeypatch.setattr("tiler.planning.BLOCK", 64)
+    (tmp_path / "scene").write_bytes(HARMS["4 kB of zeros"]((good / "deflate").read_bytes()))
+    options = ["--tile", "64", "--batch", "1"]
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", *options) == 1
+    first = window_of(capsys.readouterr().err)
+    kept = sum(1 for p in (tmp_path / "out.tif.run" / "blocks" / "c").rglob("*") if p.is_file())
+    assert kept > 0
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", *options, "--on-error", "nodata") == 1
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert report["blocks_computed"] == report["blocks"] - kept
+    assert str(first) in [entry["window"] for entry in report["damaged"]]
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", *options, "--on-error", "nodata") == 1
+    assert "are nodata in" in capsys.readouterr().err
+
+
+def test_damage_is_known_after_a_resume(good, tmp_path, monkeypatch):
+    """Also that of blocks which an earlier process stored."""
+    monkeypatch.setattr("tiler.planning.BLOCK", 64)
+    (tmp_path / "scene").write_bytes(HARMS["4 kB of zeros"]((good / "deflate").read_bytes()))
+    options = ["--tile", "64", "--batch", "1", "--on-error", "nodata"]
+    assert run(tmp_path / "scene", good, tmp_path / "whole.tif", *options) == 1
+    for shard in ("2/3", "3/3"):
+        assert run(tmp_path / "scene", good, tmp_path / "out.tif", *options, "--shard", shard) == 0
+    assert (tmp_path / "out.tif.run").exists()
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", *options, "--shard", "1/3") == 1
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    a, b = (json.loads((tmp_path / f"{n}.report.json").read_text())["damaged"] for n in ("whole", "out"))
+    assert a == b
+
+
+def test_a_run_of_damaged_blocks_is_not_carried_on_with_fail(good, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tiler.planning.BLOCK", 64)
+    (tmp_path / "scene").write_bytes(HARMS["4 kB of zeros"]((good / "deflate").read_bytes()))
+    for shard in ("1/2", "2/2"):
+        capsys.readouterr()
+        code = run(tmp_path / "scene", good, tmp_path / "out.tif", "--shard", shard, "--on-error", "nodata")
+        if code == 0:
+            assert run(tmp_path / "scene", good, tmp_path / "out.tif") == 1
+            assert "damaged at rows" in capsys.readouterr().err
+    assert code == 1
+
+
+@pytest.mark.parametrize("form", ["deflate", "jpeg", "stored"])
+def test_a_file_that_vanishes_while_it_is_read(good, tmp_path, form):
+    """Or is cut short by somebody else: damage, not a crash."""
+    shutil.copy(good / form, tmp_path / "scene")
+    raster = open_raster(tmp_path / "scene")
+    raster.read(Window(0, 0, 10, 10))
+    with (tmp_path / "scene").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(DamageError, match="restore the file"):
+        raster.read(Window(0, 0, HEIGHT, WIDTH))
+    (tmp_path / "scene").unlink()
+    with pytest.raises(DamageError, match="no such file"):
+        raster.read(Window(0, 0, HEIGHT, WIDTH))
+
+
+def test_a_failure_that_does_not_repeat_is_none(good, monkeypatch):
+    """The disk had a bad moment: nothing is lost."""
+    from tiler.readers.gdal import GdalRaster, UnreadableError
+
+    real, left = GdalRaster.read_once, [1]
+
+    def moody(self, window):
+        if left and left.pop():
+            raise UnreadableError("input/output error")
+        return real(self, window)
+
+    monkeypatch.setattr(GdalRaster, "read_once", moody)
+    log = DamageLog()
+    raster = open_raster(good / "deflate", damage=log)
+    np.testing.assert_array_equal(raster.read(Window(0, 0, HEIGHT, WIDTH)).raw_CHW, pixels())
+    assert log.found == ()
+
+
+def test_no_memory_is_no_damage(good, monkeypatch):
+    """It goes to whoever can make the tiles smaller."""
+    from rasterio._err import CPLE_OutOfMemoryError
+    from rasterio.errors import RasterioIOError
+
+    from tiler.readers.gdal import GdalRaster
+
+    class Full:
+        def read(self, *_, **__):
+            raise RasterioIOError("Read failed") from CPLE_OutOfMemoryError(3, 2, "cannot allocate 9 GB")
+
+    monkeypatch.setattr(GdalRaster, "_dataset", lambda self: Full())
+    with pytest.raises(MemoryError, match="cannot allocate"):
+        open_raster(good / "deflate", damage=DamageLog()).read(Window(0, 0, 9, 9))
+
+
+def test_reading_leaves_nothing_beside_the_file(good, tmp_path):
+    """No statistics, no sidecars."""
+    for form in FORMATS:
+        shutil.copy(good / form, tmp_path / form)
+        open_raster(tmp_path / form).read(Window(0, 0, HEIGHT, WIDTH))
+    assert {path.name for path in tmp_path.iterdir()} == set(FORMATS)
