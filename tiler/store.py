@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from zarr.core.array_spec import ArrayConfigParams
     from zarr.core.buffer import Buffer
 
     from tiler.blocks import BlockGrid
     from tiler.ports import Block
 
-CONFIG: Final = {"write_empty_chunks": True}
+CONFIG: Final[ArrayConfigParams] = {"write_empty_chunks": True}
 """Else a block of nothing but nodata would never be there. Not stored with the array, so given every time."""
 LEVEL: Final = 1
 """Of zstd: labels shrink hardly more at higher ones."""
@@ -85,7 +86,7 @@ class BlockStore:
         try:
             self._damage.mkdir(parents=True, exist_ok=True)
             if (self._folder / "zarr.json").exists():
-                self._array = zarr.open_array(store, mode="r+", zarr_format=3, config=CONFIG)
+                self._array = zarr.open_array(store, mode="r+", zarr_format=3).with_config(CONFIG)
             else:
                 self._array = zarr.create_array(
                     store,

@@ -11,6 +11,7 @@ import logging
 import threading
 import warnings
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from tiler.errors import DamageError, InputError, one_line
 from tiler.geometry import Window
 from tiler.pixels import Pixels, checked_pixels
 from tiler.ports import RasterInfo
+from tiler.readers.checksum import BlockChecksums
 from tiler.readers.ground import pixel_size
 
 if TYPE_CHECKING:
@@ -76,11 +78,17 @@ class BlockShape:
         """Whether a damaged block leaves the others readable."""
         return self.driver not in SEQUENTIAL and self.height * self.width <= LARGEST_BLOCK
 
+    def places(self, window: Window) -> Iterator[tuple[int, int]]:
+        """Row and column of every block that a window touches."""
+        rows = range(window.top // self.height, -(-window.bottom // self.height))
+        columns = range(window.left // self.width, -(-window.right // self.width))
+        return product(rows, columns)
+
     def under(self, window: Window, height: int, width: int) -> Iterator[Window]:
         """The blocks that a window of a raster of this size touches, row by row."""
-        for top in range(window.top // self.height * self.height, window.bottom, self.height):
-            for left in range(window.left // self.width * self.width, window.right, self.width):
-                yield Window(top, left, min(top + self.height, height), min(left + self.width, width))
+        for row, column in self.places(window):
+            top, left = row * self.height, column * self.width
+            yield Window(top, left, min(top + self.height, height), min(left + self.width, width))
 
 
 class UnreadableError(Exception):
@@ -170,6 +178,7 @@ class GdalRaster:
     _nodata: tuple[float | None, ...] = field(init=False)
     """Of each band that is read; a mask of the file's own goes before it."""
     _blocks: BlockShape = field(init=False)
+    _checksums: BlockChecksums | None = field(init=False)
     _bad: dict[Window, str] = field(init=False, default_factory=dict)
     """Blocks of the file that are known to be damaged, and why."""
     _local: threading.local = field(init=False, default_factory=threading.local)
@@ -187,6 +196,8 @@ class GdalRaster:
         self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
         height, width = dataset.block_shapes[self.bands[0] - 1]
         self._blocks = BlockShape(height, width, dataset.driver)
+        used = self.bands if self._alpha is None else (*self.bands, self._alpha)
+        self._checksums = None if self.source.remote else BlockChecksums.of(dataset, used)
         self.info = self._info(dataset)
         self._local.dataset = dataset
 
@@ -248,6 +259,9 @@ class GdalRaster:
             try:
                 raw_CHW = self._dataset().read(list(self.bands), window=part)
                 valid_HW = self._valid(raw_CHW, part)
+                if self._checksums is not None:
+                    wrong = self._checksums.wrong(self._dataset(), self._blocks.places(window))
+                    damage.extend([wrong] if wrong else [])
             except (RasterioError, InputError) as error:
                 if isinstance(error.__cause__, CPLE_OutOfMemoryError):
                     raise MemoryError(one_line(error.__cause__)) from None  # noqa: TRY004 - it is no damage
