@@ -54,10 +54,8 @@ class BlockChecksums:
 
     def _wrong_block(self, dataset: DatasetReader, place: tuple[int, int], band: int) -> str:
         row, column = place
-        offset, size = (
-            dataset.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band)
-            for what in ("OFFSET", "SIZE")
-        )
+        names = (f"BLOCK_{what}_{column}_{row}" for what in ("OFFSET", "SIZE"))
+        offset, size = (dataset.get_tag_item(name, "TIFF", bidx=band) for name in names)
         if offset is None:
             return ""  # a sparse file: the block was never written
         try:
