@@ -211,10 +211,21 @@ def test_wrong_input_type(place, capsys):
     refused(capsys, place, segment(place, "good.tif", "int.onnx"), "got int64")
 
 
-def test_external_weights(place, capsys):
+@pytest.mark.parametrize(
+    "location", ["w.bin", "../w.bin", "/etc/hostname", "link.bin", "hard.bin", "none.bin"]
+)
+def test_external_weights(place, capsys, location):
+    """Beside the model, above it, anywhere, through links: one file is one network."""
     networks.unet(place / "inside.onnx")
     proto = onnx.load(place / "inside.onnx")
     onnx.save(proto, place / "outside.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (place / "link.bin").symlink_to(place / "w.bin")
+    os.link(place / "w.bin", place / "hard.bin")
+    (place.parent / "w.bin").write_bytes((place / "w.bin").read_bytes())
+    proto = onnx.load(place / "outside.onnx", load_external_data=False)
+    for tensor in proto.graph.initializer:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    (place / "outside.onnx").write_bytes(proto.SerializeToString())
     refused(capsys, place, segment(place, "good.tif", "outside.onnx"), "external data")
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -285,22 +283,6 @@ def test_memory_stays_within_the_plan(shared, tmp_path):
             int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         )
         assert peak <= planned <= budget
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_cleanly(scene, tmp_path, number):
-    """Exit code 4, one line, nothing left half-written."""
-    net = networks.unet(tmp_path / "slow.onnx", width=48)
-    command = [sys.executable, "-m", "tiler", "segment", scene, net, tmp_path / "out.tif", "--tile", "128"]
-    process = subprocess.Popen([*command, "--log", "json"], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    process.stderr.readline()  # planned
-    time.sleep(0.3)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 4, err
-    assert err.strip().splitlines()[-1].startswith("error: interrupted")
-    assert not list(tmp_path.glob("out*"))
 
 
 def test_the_public_names():

@@ -142,11 +142,18 @@ def _fail(message: str, code: int) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Stop cleanly; asked a second time, stop at once, which loses no stored block either."""
+    """Stop cleanly."""
     del number, frame
     for stop in STOPS:
-        signal.signal(stop, lambda *_: os._exit(INTERRUPTED))
+        signal.signal(stop, _leave)
     raise KeyboardInterrupt
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Asked a second time: stop at once, which loses no stored block either."""
+    del number, frame
+    os.write(sys.stderr.fileno(), b"error: stopped at once; run the same command again to carry on\n")
+    os._exit(INTERRUPTED)
 
 
 def main() -> NoReturn:
