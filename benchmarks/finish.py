@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from kills import make_scene
+from kills import clear, make_scene
 from onnx import TensorProto, helper, numpy_helper
 
 import tiler
@@ -105,12 +105,6 @@ def measure(folder: Path, side: int) -> list[str]:
         )
         print(lines[-1], flush=True)
     return lines
-
-
-def clear(folder: Path, pattern: str) -> None:
-    """Remove the files of the run before."""
-    for path in folder.glob(pattern):
-        path.unlink()
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -175,13 +176,20 @@ def measure(scene: Path, folder: Path, mode: str, kills: int) -> list[Tally]:
             kill_once(scene, output, tally, moment, inside)
             tally.reruns += complete(scene, output, mode, processes)
             tally.equal += sha256(output) == expected and not list(folder.glob("*.run*"))
-            for path in folder.glob("out.*"):
-                path.unlink()
+            clear(folder, "out.*")
         print(tally, flush=True)
         tallies.append(tally)
-    for path in folder.glob("whole.*"):
-        path.unlink()
+    clear(folder, "whole.*")
     return tallies
+
+
+def clear(folder: Path, pattern: str) -> None:
+    """Remove what a run left."""
+    for path in folder.glob(pattern):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sha256(path: Path) -> str:

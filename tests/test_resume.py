@@ -29,6 +29,7 @@ from tiler.job import prepare
 from tiler.lock import RunLock
 from tiler.manifest import Manifest
 from tiler.options import RunOptions
+from tiler.outputs import Outputs
 from tiler.run import segment
 from tiler.store import BlockStore
 
@@ -411,6 +412,21 @@ def test_shards_one_after_another(place, mode, order):
     assert contents(place) == contents(place, "whole")
     assert not (place / "out.tif.run").exists()
     assert run(place, shard=(1, 3), **MODES[mode]) == report
+
+
+@pytest.mark.parametrize("shard", [None, (1, 2)])
+def test_a_shard_that_looked_before_another_finished(place, monkeypatch, shard):
+    """It does not begin a new run of what is done."""
+    made = run(place)
+    real, looks = Outputs.finished, []
+
+    def late(self, mark):
+        looks.append(1)
+        return real(self, mark) if len(looks) > 1 else None
+
+    monkeypatch.setattr(Outputs, "finished", late)
+    assert run(place, shard=shard) == made
+    assert not list(place.glob("*.run*"))
 
 
 def test_a_whole_run_finishes_what_shards_began(place):

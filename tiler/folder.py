@@ -81,8 +81,12 @@ class RunFolder:
                 f"cannot use {place}: {error.strerror or error}; blocks are kept: run the same command again"
             ) from None
 
-    def begin(self, fingerprint: Fingerprint, first: Callable[[], Manifest], overwrite: bool) -> Manifest:
+    def begin(
+        self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool
+    ) -> Manifest | None:
         """Take the lock and return the manifest: the one that is there, or a first one.
+
+        None if ``first`` says that there is nothing to do.
 
         Raises
         ------
@@ -98,7 +102,7 @@ class RunFolder:
                     return self._manifest_here()
                 if self._lock.acquire():
                     manifest = self._settled(fingerprint, first, overwrite)
-                    if self.shard is None:
+                    if self.shard is None or manifest is None:
                         return manifest
                     self._lock.release()
                 elif self.shard is None or time.monotonic() > last:
@@ -121,7 +125,9 @@ class RunFolder:
             raise UsageError(f"{self._shard_lock.holder()} is at work on shard {number}/{count} already")
         return True
 
-    def _settled(self, fingerprint: Fingerprint, first: Callable[[], Manifest], overwrite: bool) -> Manifest:
+    def _settled(
+        self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool
+    ) -> Manifest | None:
         """The manifest here if it fits, else the first one of a new run. The lock is held alone."""
         if (self.path / "manifest.json").exists():
             other = self._difference(fingerprint)
@@ -136,9 +142,10 @@ class RunFolder:
         self._clear()
         self.keep = False
         manifest = first()
-        write_whole(self.path / "manifest.json", manifest.to_json().encode())
-        sync_folder(self.path)
-        sync_folder(self.path.parent)
+        if manifest is not None:
+            write_whole(self.path / "manifest.json", manifest.to_json().encode())
+            sync_folder(self.path)
+            sync_folder(self.path.parent)
         return manifest
 
     def _difference(self, fingerprint: Fingerprint) -> str:

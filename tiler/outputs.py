@@ -11,6 +11,7 @@ from tiler.fingerprint import differences
 from tiler.report import Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tiler.fingerprint import Fingerprint
@@ -72,8 +73,10 @@ class Outputs:
             if path.exists() and os.path.exists(source) and path.samefile(source):  # noqa: PTH110 - may be a URL
                 raise UsageError(f"the output would replace the input {source}; choose another name")
 
-    def refuse_existing(self, fingerprint: Fingerprint | None = None) -> None:
+    def refuse_existing(self, excused: Callable[[], bool], fingerprint: Fingerprint | None = None) -> None:
         """Refuse to write over anything, and say what it is.
+
+        ``excused`` is asked after a file was seen, because another process may be putting it there.
 
         Raises
         ------
@@ -81,7 +84,7 @@ class Outputs:
             if any of the files is there.
         """
         for path in self.all:
-            if path.exists():
+            if path.exists() and not excused():
                 made = self._made_with(fingerprint)
                 raise UsageError(f"{path} exists{made}; pass --overwrite to replace it")
 

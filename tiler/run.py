@@ -80,8 +80,9 @@ def segment(
     outputs = Outputs(Path(output), options.output)
     outputs.check(source)
     folder = RunFolder(outputs.main, options.shard)
-    if not (options.overwrite or outputs.report.exists() or folder.publishing):
-        outputs.refuse_existing()
+    if not options.overwrite:
+        # Without a report beside it, it is none of ours: no need to open anything.
+        outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
     mark = fingerprint(job)
     with folder:
@@ -100,9 +101,20 @@ def _carry_out(
     job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer, start: float
 ) -> Report | None:
     """Compute what is missing and finish, or leave that to another shard."""
-    if not (job.options.overwrite or folder.publishing):
-        outputs.refuse_existing(mark)
-    settled = folder.begin(mark, lambda: Manifest(mark, job.plan()), job.options.overwrite).plan
+    overwrite = job.options.overwrite
+    if not overwrite:
+        outputs.refuse_existing(lambda: folder.publishing or outputs.finished(mark) is not None, mark)
+
+    def first() -> Manifest | None:
+        # Another shard may have finished since we looked.
+        done = not overwrite and outputs.finished(mark) is not None
+        return None if done else Manifest(mark, job.plan())
+
+    manifest = folder.begin(mark, first, overwrite)
+    if manifest is None:
+        observer(Noted(f"another process finished {outputs.main}"))
+        return outputs.finished(mark)
+    settled = manifest.plan
     with rasterio.Env(GDAL_CACHEMAX=settled.cache):
         store = BlockStore(folder.path / "blocks", settled.blocks, job.finisher.planes)
         store.open()
@@ -114,7 +126,7 @@ def _carry_out(
             if not _last(work, whole):
                 return None
             if not folder.take_over():
-                observer(Noted(f"another shard finished {outputs.main}"))
+                observer(Noted(f"another process finished {outputs.main}"))
                 return outputs.finished(mark)
         store.sweep()
         tally = _finish(work, whole, outputs)
