@@ -528,6 +528,34 @@ def test_a_disk_without_room_is_found_before_the_start(place, monkeypatch):
     assert not list(place.glob("out*"))
 
 
+@pytest.mark.parametrize("what", ["run", "folder", "blocks"])
+@pytest.mark.parametrize("kind", [BlockStored, Finishing, Publishing])
+def test_a_folder_that_vanishes(place, what, kind):
+    """It is not brought back; one error, and the same call begins again."""
+    run(place, "whole.tif")
+    folder = place / "output"
+    folder.mkdir()
+    gone = {"run": folder / "out.tif.run", "folder": folder, "blocks": folder / "out.tif.run" / "blocks"}[
+        what
+    ]
+
+    def vanish(event):
+        if isinstance(event, kind) and gone.exists():
+            shutil.rmtree(gone)
+
+    if what == "blocks" and kind is Publishing:
+        # All files are verified by then.
+        run(place, "output/out.tif", vanish)
+    else:
+        with pytest.raises(OutputError, match=r"cannot .*No such file or directory|does not read back"):
+            run(place, "output/out.tif", vanish)
+        assert not (folder / "out.tif").exists()
+        assert gone.exists() <= (what == "run")
+        folder.mkdir(exist_ok=True)
+        run(place, "output/out.tif")
+    assert (folder / "out.tif").read_bytes() == (place / "whole.tif").read_bytes()
+
+
 def test_damage_error_is_an_os_error():
     """So that a program that knows nothing of us can catch it."""
     assert issubclass(DamageError, OSError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tiler.cli.main import run_command, tiler  # noqa: E402
 from tiler.errors import InputError, MissingError, OutputError, TilerError, UsageError  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
 from train import run  # noqa: E402
-from train.checkpoint import load_checkpoint, recover, save_checkpoint  # noqa: E402
+from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint  # noqa: E402
 from train.cli import main  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.unet import UNet, UNetOptions  # noqa: E402
@@ -177,6 +178,31 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, name, damage):
     with pytest.raises(InputError, match=r"checkpoint|metadata") as error:
         load_checkpoint(tmp_path / "c")
     assert "\n" not in str(error.value)
+
+
+class Evil:
+    """What a pickle could do."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    """Weights are safetensors, the rest holds tensors and numbers or is refused."""
+    save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), {"step": 1})
+    (tmp_path / "last" / "state.pt").write_bytes(pickle.dumps(Evil(tmp_path / "owned"), protocol=2))
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(tmp_path / "last")
+    torch.save({"step": Evil(tmp_path / "owned")}, tmp_path / "last" / "state.pt")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(tmp_path / "last")
+    (tmp_path / "last" / "model.safetensors").write_bytes(pickle.dumps(Evil(tmp_path / "owned")))
+    with pytest.raises(InputError, match="is damaged"):
+        load_checkpoint(tmp_path / "last")
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_finished_run_is_not_run_again(pair, finished):

@@ -8,6 +8,7 @@ damaged windows of the source lie beside the blocks they touch, so that a resume
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from contextlib import suppress
@@ -57,6 +58,9 @@ class SyncedStore(LocalStore):
         """Write a chunk or the array's description."""
         self._check_writable()
         path = self.root / key
+        if not self.root.is_dir():
+            # Whoever removed it does not want it back.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
         path.parent.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(write_whole, path, value.as_buffer_like())
 
