@@ -213,15 +213,15 @@ def changed_pixel(place) -> None:
     (place / "scene.tif").write_bytes(content)
 
 
-def sidecar(place) -> None:
-    """Statistics beside the scene are no pixels, but a mask might be; one cannot tell."""
-    (place / "scene.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+def mask_beside(place) -> None:
+    raw_CHW = np.full((1, HEIGHT, WIDTH), 255, np.uint8)
+    write_raster(place / "scene.tif.msk", raw_CHW, crs="EPSG:32633", transform=HERE)
 
 
 CHANGES = {
     "weight": (flipped_weight, {}, "another model"),
     "pixel": (changed_pixel, {}, "another input file"),
-    "sidecar": (sidecar, {}, "another input file"),
+    "mask": (mask_beside, {}, "another "),
     "halo": (None, {"halo": 48}, "(halo: 24 then, 48 now)"),
     "blend": (None, {"blend": "hann"}, "exact"),
     "nodata": (None, {"nodata": 7.0}, "nodata"),
@@ -246,6 +246,13 @@ def test_a_run_is_not_carried_on_by_another(place, name):
     assert words in str(caught.value)
     assert {p: p.read_bytes() for p in (place / "out.tif.run" / "blocks").rglob("*") if p.is_file()} == before
     assert run(place, overwrite=True, **options).blocks_computed >= BLOCKS / 4
+
+
+def test_statistics_that_a_viewer_leaves_beside_the_scene_do_not_matter(place):
+    with pytest.raises(Stop):
+        run(place, observer=StopAt(BlockStored, 5))
+    (place / "scene.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    assert run(place).blocks_computed == BLOCKS - 5
 
 
 @pytest.mark.parametrize("name", ["weight", "halo", "output"])

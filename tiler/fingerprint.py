@@ -20,10 +20,12 @@ from tiler.readers.remote import is_remote, remote_version
 
 if TYPE_CHECKING:
     from tiler.job import Job
+    from tiler.ports import RasterInfo
 
 Fingerprint = dict[str, Any]
 """Plain JSON values by name."""
 
+LONGEST_DETAIL: Final = 100
 SAMPLES: Final = 64
 SAMPLE: Final = 65536
 """Bytes of each sample of a file."""
@@ -35,6 +37,7 @@ WORDS: Final = {
     "version": "version of gigatiler or ONNX Runtime",
     "model": "model, or its description",
     "source": "input file",
+    "georeferencing": "CRS, transform or nodata value of the input",
     "options": "options that change the result",
     "device": "device or kind of processor",
 }
@@ -46,8 +49,18 @@ def fingerprint(job: Job) -> Fingerprint:
         "version": {"gigatiler": __version__, "onnxruntime": ort.__version__},
         "model": {"sha256": job.model.sha256, "spec": json.loads(job.model.spec.to_json())},
         "source": [file_version(name) for name in job.native.info.files],
+        "georeferencing": _georeferencing(job.native.info),
         "options": json.loads(json.dumps({**job.settings, "output": job.options.output})),
         "device": {"provider": job.model.device.partition(",")[0], "processor": processor()},
+    }
+
+
+def _georeferencing(info: RasterInfo) -> dict[str, Any]:
+    return {
+        "crs": info.crs.to_wkt() if info.crs else None,
+        "transform": None if info.transform is None else list(info.transform[:6]),
+        # As text, because NaN is not equal to itself.
+        "nodata": [str(value) for value in info.nodata],
     }
 
 
@@ -62,12 +75,16 @@ def differences(old: Fingerprint, new: Fingerprint) -> str:
 
 
 def _detail(old: object, new: object) -> str:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
+    """The first value that differs, if it is short enough to be read."""
+    path = []
+    while isinstance(old, dict) and isinstance(new, dict):
+        name = next(name for name in [*old, *new] if old.get(name) != new.get(name))
+        path.append(name)
+        old, new = old.get(name), new.get(name)
+    then, now = json.dumps(old), json.dumps(new)
+    if not path or len(then) + len(now) > LONGEST_DETAIL:
         return ""
-    name = next(name for name in [*old, *new] if old.get(name) != new.get(name))
-    then, now = (json.dumps(values.get(name)) for values in (old, new))
-    long = len(then) + len(now) > 100
-    return f" ({name})" if long else f" ({name}: {then} then, {now} now)"
+    return f" ({'.'.join(path)}: {then} then, {now} now)"
 
 
 def file_version(name: str) -> dict[str, Any]:

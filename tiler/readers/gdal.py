@@ -228,8 +228,15 @@ class GdalRaster:
             crs=crs,
             transform=transform,
             ground=pixel_size(crs, transform, *middle) if crs and transform is not None else None,
-            files=(str(self.source.path),) if self.source.remote else tuple(dataset.files),
+            nodata=self._nodata,
+            files=self._files(dataset),
         )
+
+    def _files(self, dataset: DatasetReader) -> tuple[str, ...]:
+        if self.source.remote:
+            return (str(self.source.path),)
+        # Viewers write statistics into .aux.xml; what it says of nodata and georeferencing is in the info.
+        return tuple(name for name in dataset.files if not name.endswith(".aux.xml"))
 
     def read(self, window: Window) -> Pixels:
         """The pixels of a window.
