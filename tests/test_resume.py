@@ -436,6 +436,39 @@ def test_a_shard_that_looked_before_another_finished(place, monkeypatch, shard):
     assert not list(place.glob("*.run*"))
 
 
+def test_a_shard_of_another_run_does_not_wait_for_ever(place, monkeypatch):
+    """Also where a killed process has noted that it was finishing."""
+    monkeypatch.setattr("tiler.folder.PATIENCE", 0.2)
+    run(place, shard=(1, 3))
+    folder = place / "out.tif.run"
+    (folder / "lock").write_text('{"note": "finishing"}')
+    shared, lock = RunLock(folder / "lock"), RunLock(folder / "shard-2-of-3.lock")
+    assert shared.acquire(shared=True)
+    assert lock.acquire()
+    with pytest.raises(UsageError, match=r"process .* is writing"):
+        run(place, shard=(1, 3), halo=48)
+    lock.release()
+    shared.release()
+
+
+def test_a_directory_that_goes_between_two_steps(place, monkeypatch):
+    """Another shard finished just then; its output is taken."""
+    made = run(place)
+    (place / "out.tif").rename(place / "kept.tif")
+    real = RunLock.acquire
+
+    def vanishing(self, **how):
+        monkeypatch.setattr(RunLock, "acquire", real)
+        (place / "kept.tif").rename(place / "out.tif")
+        shutil.rmtree(place / "out.tif.run")
+        return real(self, **how)
+
+    monkeypatch.setattr(RunLock, "acquire", vanishing)
+    monkeypatch.setattr(Outputs, "refuse_existing", lambda self, excused, mark=None: None)
+    assert run(place, shard=(1, 2)) == made
+    assert not list(place.glob("*.run*"))
+
+
 def test_a_whole_run_finishes_what_shards_began(place):
     run(place, shard=(2, 3))
     assert run(place).blocks_computed == BLOCKS - BLOCKS // 3

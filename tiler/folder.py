@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PATIENCE: Final = 5.0
 """Seconds that a shard waits while another one begins the run."""
 PAUSE: Final = 0.05
+FINISHING: Final = "finishing"
+"""What the lock's holder notes in it while it builds the output."""
 SIDECARS: Final = (".aux.xml", ".ovr", ".msk")
 """What other programs put beside a GeoTIFF; of an old output they would lie about the new one."""
 
@@ -48,6 +50,7 @@ class RunFolder:
     """Whether something in it is, or may be, worth keeping."""
     _lock: RunLock = field(init=False)
     _shard_lock: RunLock | None = field(init=False, default=None)
+    _manifest: Manifest | None = field(init=False, default=None)
     _ready: dict[Path, Path] = field(init=False, default_factory=dict)
     """Final name of each finished file, and its working name."""
 
@@ -71,15 +74,18 @@ class RunFolder:
         """
         if self._lock.alone and not self.keep:
             self._remove()
-        for lock in (self._shard_lock, self._lock):
-            if lock is not None:
-                lock.release()
+        self._release()
         # A closed pipe is about who listens to us, not about the disk.
         if isinstance(error, OSError) and not isinstance(error, (TilerError, BrokenPipeError)):
             place = error.filename or self.path
             raise OutputError(
                 f"cannot use {place}: {error.strerror or error}; blocks are kept: run the same command again"
             ) from None
+
+    def _release(self) -> None:
+        for lock in (self._shard_lock, self._lock):
+            if lock is not None:
+                lock.release()
 
     def begin(
         self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool
@@ -98,19 +104,42 @@ class RunFolder:
         try:
             while True:
                 self.path.mkdir(exist_ok=True)
-                if self.shard is not None and self._join(fingerprint):
-                    return self._manifest_here()
-                if self._lock.acquire():
-                    manifest = self._settled(fingerprint, first, overwrite)
-                    if self.shard is None or manifest is None:
-                        return manifest
-                    self._lock.release()
-                elif self.shard is None or time.monotonic() > last:
-                    raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
-                else:
-                    time.sleep(PAUSE)
+                try:
+                    if self._enter(fingerprint, first, overwrite):
+                        return self._manifest
+                    self._wait(last)
+                except FileNotFoundError:
+                    # Whoever was here has finished and removed the directory.
+                    self._release()
         except OSError as error:
             raise UsageError(f"cannot write to {self.output.parent}: {error.strerror or error}") from None
+
+    def _enter(self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool) -> bool:
+        """Take the lock and settle the manifest; False if that may succeed in a moment."""
+        if self.shard is not None and self._join(fingerprint):
+            self._manifest = self._manifest_here()
+            return True
+        if not self._lock.acquire():
+            return False
+        self._manifest = self._settled(fingerprint, first, overwrite)
+        if self.shard is None or self._manifest is None:
+            return True
+        self._lock.release()
+        return False
+
+    def _wait(self, last: float) -> None:
+        """Let a shard wait for one that begins the run (for a moment) or finishes it; refuse others."""
+        if self.shard is None or (time.monotonic() > last and not self._finishing()):
+            raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
+        time.sleep(PAUSE)
+
+    def _finishing(self) -> bool:
+        """Whether another process holds the lock alone, to build the output."""
+        if self._lock.acquire(shared=True):
+            # Only shards are here; the note is that of a process that is no more.
+            self._lock.release()
+            return False
+        return self._lock.note() == FINISHING
 
     def _join(self, fingerprint: Fingerprint) -> bool:
         """Take the shared lock, if there is a run of this fingerprint to take part in."""
@@ -188,11 +217,9 @@ class RunFolder:
         """Wait until no other shard is at work here; False if one of them finished and the run is gone."""
         if self._lock.alone:
             return True
-        for lock in (self._shard_lock, self._lock):
-            if lock is not None:
-                lock.release()
+        self._release()
         try:
-            while not self._lock.acquire():
+            while not self._lock.acquire(note=FINISHING):
                 time.sleep(PAUSE)
         except FileNotFoundError:
             return False

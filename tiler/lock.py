@@ -11,7 +11,7 @@ import os
 import socket
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import portalocker
 import psutil
@@ -35,8 +35,10 @@ class RunLock:
         """Whether this process holds it."""
         return self._file is not None
 
-    def acquire(self, *, shared: bool = False) -> bool:
+    def acquire(self, *, shared: bool = False, note: str = "") -> bool:
         """Take the lock, which this process does not hold, if it is free; never waits.
+
+        Who holds it alone writes who it is, and a note, into the file.
 
         Raises
         ------
@@ -57,7 +59,7 @@ class RunLock:
                     break
         if self.alone:
             file.truncate(0)
-            file.write(json.dumps(_this_process()))
+            file.write(json.dumps({**_this_process(), "note": note}))
             file.flush()
         return True
 
@@ -69,10 +71,20 @@ class RunLock:
 
     def holder(self) -> str:
         """Who wrote the file last, in words."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        said = self._said()
+        if not {"process", "host", "started"} <= set(said):
+            return "another process"
+        return f"process {said['process']} on {said['host']}, started {said['started']}"
+
+    def note(self) -> str:
+        """What the holder noted."""
+        return str(self._said().get("note", ""))
+
+    def _said(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
             said = json.loads(self.path.read_text(encoding="utf-8"))
-            return f"process {said['process']} on {said['host']}, started {said['started']}"
-        return "another process"
+            return said if isinstance(said, dict) else {}
+        return {}
 
     def _is_current(self, file: IO[str]) -> bool:
         try:
