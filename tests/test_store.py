@@ -130,17 +130,32 @@ def test_a_block_whose_damage_cannot_be_read_is_forgotten(store, content):
         assert not store.present()[0, 0]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"zarr_format": 3}', "nonsense", "[]", "null"])
-def test_a_store_that_is_none_is_refused(store, content):
-    (store._folder / "zarr.json").write_text(content)
-    with pytest.raises(OutputError, match="--overwrite"):
-        reopened(store)
+@pytest.mark.parametrize("content", ["", "{}", '{"zarr_format": 3}', "nonsense", "[]", "null", None])
+def test_a_description_that_is_none_is_written_anew(store, content):
+    """It follows from the plan; the blocks are still there."""
+    store.write(block(0, 0))
+    path = store._folder / "zarr.json"
+    path.unlink() if content is None else path.write_text(content)
+    np.testing.assert_array_equal(reopened(store).read(0, 0), block(0, 0).planes_QHW)
 
 
-def test_a_store_of_another_raster_is_refused(store):
-    other = BlockStore(store._folder, BlockGrid(10, 10, 32), 2)
-    with pytest.raises(OutputError, match="another raster"):
+def test_blocks_of_another_array_do_not_read_back(store):
+    """Of another number of planes, or side."""
+    store.write(block(0, 0))
+    for grid, planes in ((GRID, 3), (BlockGrid(70, 100, 16), 2)):
+        other = BlockStore(store._folder, grid, planes)
         other.open()
+        with pytest.raises(TornBlockError):
+            other.read(0, 0)
+
+
+def test_names_of_others_are_passed_over(store):
+    """What a Mac leaves on a share, and blocks outside the grid."""
+    store.write(block(0, 0), [Damage(Window(0, 0, 9, 9), "bad")])
+    (store._folder / "damage" / "._0.0.json").write_text("{")
+    (store._folder / "c" / "0" / "0" / "99").write_text("{")
+    assert store.present().sum() == 1
+    assert len(store.damage()) == 1
 
 
 def test_a_full_disk_is_said_so_and_costs_only_the_block(store):

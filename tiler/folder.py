@@ -4,7 +4,8 @@
     shard-1-of-2.lock
     manifest.json    what the result depends on, and the plan
     blocks/          the result so far (`tiler.store`)
-    finished-*       output files, verified, waiting for their names
+    labels.tif, probabilities.tif, finished-*
+                     output files in the making, then verified, waiting for their names
     publishing       there while they get them
 
 It goes when the output is in its place. Everything in it can be lost but the time it cost.
@@ -12,13 +13,14 @@ It goes when the output is in its place. Everything in it can be lost but the ti
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
-from tiler.durable import PARTIAL, sync_file, sync_folder, write_whole
+from tiler.durable import sync_file, sync_folder, write_whole
 from tiler.errors import OutputError, TilerError, UsageError
 from tiler.lock import RunLock
 from tiler.manifest import Manifest
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
     from tiler.fingerprint import Fingerprint
 
 PATIENCE: Final = 5.0
-"""Seconds that a shard waits while another one begins the run."""
+"""Seconds that a shard waits for somebody who does not say what for."""
 PAUSE: Final = 0.05
+BEGINNING: Final = "beginning"
 FINISHING: Final = "finishing"
-"""What the lock's holder notes in it while it builds the output."""
+"""What the lock's holder notes in it while others had better wait than give up."""
 SIDECARS: Final = (".aux.xml", ".ovr", ".msk")
 """What other programs put beside a GeoTIFF; of an old output they would lie about the new one."""
+LEFTOVERS: Final = r"labels\.tif|probabilities\.tif|finished-.+"
+OURS: Final = rf"lock|shard-\d+-of-\d+\.lock|manifest\.json|blocks|publishing|{LEFTOVERS}|.+\.partial"
+OURS_IN_BLOCKS: Final = r"zarr\.json|c|damage|.+\.partial"
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +52,9 @@ class RunFolder:
     shard: tuple[int, int] | None = None
     """(i, n): this process is one of several at work here."""
     path: Path = field(init=False)
-    keep: bool = field(init=False, default=True)
-    """Whether something in it is, or may be, worth keeping."""
+    keep: bool = field(init=False, default=False)
+    """Whether it stays also without a stored block."""
+    _published: bool = field(init=False, default=False)
     _lock: RunLock = field(init=False)
     _shard_lock: RunLock | None = field(init=False, default=None)
     _manifest: Manifest | None = field(init=False, default=None)
@@ -72,8 +79,9 @@ class RunFolder:
         OutputError
             in place of an error of the disk that no stage has words for.
         """
-        if self._lock.alone and not self.keep:
-            self._remove()
+        with suppress(OSError):
+            if self._lock.alone and (self._published or not (self.keep or self._has_blocks())):
+                self._remove()
         self._release()
         # A closed pipe is about who listens to us, not about the disk.
         if isinstance(error, OSError) and not isinstance(error, (TilerError, BrokenPipeError)):
@@ -102,57 +110,61 @@ class RunFolder:
         """
         last = time.monotonic() + PATIENCE
         try:
-            while True:
-                self.path.mkdir(exist_ok=True)
-                try:
-                    if self._enter(fingerprint, first, overwrite):
-                        return self._manifest
-                    self._wait(last)
-                except FileNotFoundError:
-                    # Whoever was here has finished and removed the directory.
-                    self._release()
+            while not self._enter(fingerprint, first, overwrite):
+                if self.shard is None or (time.monotonic() > last and not self._is_busy()):
+                    raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
+                time.sleep(PAUSE)
+        except FileExistsError:
+            raise UsageError(f"{self.path} is no directory; move it away") from None
         except OSError as error:
-            raise UsageError(f"cannot write to {self.output.parent}: {error.strerror or error}") from None
+            reason = error.strerror or error
+            raise UsageError(f"cannot write to {self.output.parent}: {reason}") from None
+        return self._manifest
 
     def _enter(self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool) -> bool:
         """Take the lock and settle the manifest; False if that may succeed in a moment."""
-        if self.shard is not None and self._join(fingerprint):
-            self._manifest = self._manifest_here()
+        self.path.mkdir(exist_ok=True)
+        if self.shard is None:
+            if not self._lock.acquire():
+                return False
+            self._manifest = self._settled(fingerprint, first, overwrite)
             return True
-        if not self._lock.acquire():
+        try:
+            if self._join(fingerprint):
+                return True
+            if not self._lock.acquire(note=BEGINNING):
+                return False
+        except FileNotFoundError:
+            # Whoever was here has finished and removed the directory.
+            self._release()
             return False
         self._manifest = self._settled(fingerprint, first, overwrite)
-        if self.shard is None or self._manifest is None:
+        if self._manifest is None:
             return True
         self._lock.release()
         return False
-
-    def _wait(self, last: float) -> None:
-        """Let a shard wait for one that begins the run (for a moment) or finishes it; refuse others."""
-        if self.shard is None or (time.monotonic() > last and not self._finishing()):
-            raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
-        time.sleep(PAUSE)
-
-    def _finishing(self) -> bool:
-        """Whether another process holds the lock alone, to build the output."""
-        if self._lock.acquire(shared=True):
-            # Only shards are here; the note is that of a process that is no more.
-            self._lock.release()
-            return False
-        return self._lock.note() == FINISHING
 
     def _join(self, fingerprint: Fingerprint) -> bool:
         """Take the shared lock, if there is a run of this fingerprint to take part in."""
         assert self._shard_lock is not None  # noqa: S101 - only called for shards
         if not self._lock.acquire(shared=True):
             return False
-        if not (self.path / "manifest.json").exists() or self._manifest_here().differences(fingerprint):
+        if not (self.path / "manifest.json").exists() or self._difference(fingerprint):
             self._lock.release()
             return False
         if not self._shard_lock.acquire():
             number, count = self.shard or (0, 0)
             raise UsageError(f"{self._shard_lock.holder()} is at work on shard {number}/{count} already")
+        self._manifest = self._manifest_here()
         return True
+
+    def _is_busy(self) -> bool:
+        """Whether a shard holds the lock alone, to begin the run or to finish it."""
+        if self._lock.acquire(shared=True):
+            # Only shards are here; the note is that of a process that is no more.
+            self._lock.release()
+            return False
+        return self._lock.note() in {BEGINNING, FINISHING}
 
     def _settled(
         self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool
@@ -161,15 +173,16 @@ class RunFolder:
         if (self.path / "manifest.json").exists():
             other = self._difference(fingerprint)
             if not other:
+                self.sweep()
                 return self._manifest_here()
             # Where no block is stored yet, nothing is lost.
-            if not overwrite and any((self.path / "blocks" / "c").rglob("*")):
+            if not overwrite and self._has_blocks():
+                self.keep = True
                 raise UsageError(
                     f"{self.path} was begun with another {other}; pass --overwrite to start anew, or repeat "
                     "the first command to carry on"
                 )
         self._clear()
-        self.keep = False
         manifest = first()
         if manifest is not None:
             write_whole(self.path / "manifest.json", manifest.to_json().encode())
@@ -185,44 +198,86 @@ class RunFolder:
             return f"format ({error})"
 
     def _manifest_here(self) -> Manifest:
-        return Manifest.from_json((self.path / "manifest.json").read_text(encoding="utf-8"))
+        return Manifest.from_json((self.path / "manifest.json").read_bytes())
+
+    def _has_blocks(self) -> bool:
+        return any(path.is_file() for path in (self.path / "blocks" / "c").rglob("*"))
+
+    def sweep(self) -> None:
+        """Remove what an earlier attempt to finish left; it is made anew. The lock is held alone."""
+        for path in self.path.iterdir():
+            if re.fullmatch(LEFTOVERS, path.name):
+                path.unlink()
+
+    def _strange(self) -> str:
+        """The name of something here that is not ours; empty if there is none."""
+        if self.path.is_symlink():
+            return "files of another place"
+        names = [p.name for p in self.path.iterdir() if not re.fullmatch(OURS, p.name)]
+        blocks = self.path / "blocks"
+        inner = blocks.iterdir() if blocks.is_dir() else ()
+        return next(iter(names + [p.name for p in inner if not re.fullmatch(OURS_IN_BLOCKS, p.name)]), "")
 
     def _clear(self) -> None:
-        """Remove what an earlier run left, unless it is not ours."""
-        strange = [entry.name for entry in self.path.iterdir() if not _is_ours(entry.name)]
+        """Remove what an earlier run left, unless it is not ours; the manifest first, the locks stay."""
+        strange = self._strange()
         if strange:
-            raise UsageError(f"{self.path} is no run directory: it holds {strange[0]}; move it away")
-        for entry in self.path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif not entry.name.endswith("lock"):
-                entry.unlink()
+            self.keep = True
+            raise UsageError(f"{self.path} is no run directory: it holds {strange}; move it away")
+        (self.path / "manifest.json").unlink(missing_ok=True)
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not path.name.endswith("lock"):
+                path.unlink()
+
+    def _remove(self) -> None:
+        """Remove the directory, unless there is something in it that is not ours."""
+        if not self._strange():
+            self._clear()
+            for path in self.path.iterdir():
+                path.unlink()
+            self.path.rmdir()
+
+    def tidy(self, fingerprint: Fingerprint) -> None:
+        """Remove what is left of a run whose output is in its place, unless somebody is at work here."""
+        with suppress(OSError):
+            if self.path.is_dir() and self._lock.acquire():
+                whole = (self.path / "manifest.json").exists()
+                # Another run that was begun here is not ours to remove.
+                self._published = not (whole and self._has_blocks() and self._difference(fingerprint))
+                self.keep = not self._published
 
     def _holders(self) -> str:
         """Who is at work here, in words."""
-        shards = [RunLock(path) for path in sorted(self.path.glob("shard-*.lock"))]
-        for lock in shards:
-            if not lock.acquire():
+        for path in sorted(self.path.glob("shard-*.lock")):
+            lock = RunLock(path)
+            if not lock.acquire(shared=True):
                 return lock.holder()
             lock.release()
         return self._lock.holder()
 
-    def tidy(self) -> None:
-        """Remove what is left of a run whose output is in its place, unless somebody is at work here."""
-        with suppress(OSError):
-            if not self.path.is_dir() or self._lock.acquire():
-                self._remove()
+    def take_over(self, fingerprint: Fingerprint) -> bool:
+        """Wait until no other shard is at work here; False if one of them finished and the run is gone.
 
-    def take_over(self) -> bool:
-        """Wait until no other shard is at work here; False if one of them finished and the run is gone."""
-        if self._lock.alone:
-            return True
+        Raises
+        ------
+        UsageError
+            if another run has been begun here meanwhile.
+        """
         self._release()
         try:
             while not self._lock.acquire(note=FINISHING):
                 time.sleep(PAUSE)
         except FileNotFoundError:
             return False
+        if not (self.path / "manifest.json").exists():
+            return False
+        other = self._difference(fingerprint)
+        if other:
+            self.keep = True
+            raise UsageError(f"{self.path} was begun anew with another {other}; this run is given up")
+        self.sweep()
         return True
 
     @property
@@ -245,15 +300,16 @@ class RunFolder:
             ) from None
 
     def publish(self) -> None:
-        """Give the finished files their names, the output itself last, and remove the directory."""
+        """Give the finished files their names, the output itself last; the directory goes at the end."""
         final = self.output
         try:
             for working in self._ready.values():
                 sync_file(working)
             write_whole(self.path / "publishing", b"")
+            for final in self._ready:
+                _remove_sidecars(final)
             # An old output must not lie beside a new report if the machine stops in between.
-            for suffix in ("", *SIDECARS):
-                self.output.with_name(self.output.name + suffix).unlink(missing_ok=True)
+            self.output.unlink(missing_ok=True)
             for final in sorted(self._ready, key=lambda path: path == self.output):
                 self._ready[final].replace(final)
             sync_folder(self.output.parent)
@@ -261,17 +317,11 @@ class RunFolder:
             raise OutputError(
                 f"cannot write {final}: {error.strerror}; all blocks are kept: run the same command again"
             ) from None
-        self.keep = False
-
-    def _remove(self) -> None:
-        # Under another name first: a directory that is half removed is no run directory.
-        gone = self.path.with_name(self.path.name + ".old")
-        with suppress(OSError):
-            shutil.rmtree(gone, ignore_errors=True)
-            self.path.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        self._published = True
 
 
-def _is_ours(name: str) -> bool:
-    whole = name in {"manifest.json", "blocks", "publishing"} or name.startswith("finished-")
-    return whole or name.endswith(("lock", PARTIAL, ".tif"))
+def _remove_sidecars(final: Path) -> None:
+    """Those of a file that is about to be replaced."""
+    if final.exists():
+        for suffix in SIDECARS:
+            final.with_name(final.name + suffix).unlink(missing_ok=True)

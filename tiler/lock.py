@@ -13,9 +13,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
-import portalocker
 import psutil
-from portalocker import LockFlags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,15 +56,19 @@ class RunLock:
                     stack.pop_all()
                     break
         if self.alone:
-            file.truncate(0)
-            file.write(json.dumps({**_this_process(), "note": note}))
-            file.flush()
+            # Whoever is refused would like to know; on a full disk the lock counts without it.
+            with suppress(OSError):
+                file.truncate(0)
+                file.write(json.dumps({**_this_process(), "note": note}))
+                file.flush()
         return True
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
         if self._file is not None:
-            self._file.close()
+            # On a full disk what was to be written is lost; the lock goes all the same.
+            with suppress(OSError):
+                self._file.close()
         self._file, self.alone = None, False
 
     def holder(self) -> str:
@@ -94,6 +96,10 @@ class RunLock:
 
 
 def _lock(file: IO[str], shared: bool) -> bool:
+    # Imported here, because it fails where there is no temporary folder, e.g. on a full disk.
+    import portalocker
+    from portalocker import LockFlags
+
     kind = LockFlags.SHARED if shared else LockFlags.EXCLUSIVE
     try:
         portalocker.lock(file, kind | LockFlags.NON_BLOCKING)

@@ -29,7 +29,7 @@ class Manifest:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: bytes) -> Manifest:
         """The inverse of `to_json`.
 
         Raises

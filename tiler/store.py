@@ -11,6 +11,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from tiler.damage import Damage
 from tiler.durable import PARTIAL, sync_folder, write_whole
@@ -78,39 +79,37 @@ class BlockStore:
     def open(self) -> None:
         """Find the blocks of an earlier run, or begin with none.
 
+        What zarr says of the array follows from the run's plan, so it is written anew where it is not there
+        or not as it should be; blocks of another array fail their checksums or their size.
+
         Raises
         ------
         OutputError
             if the folder cannot be used.
         """
-        rows, columns = self.grid.shape
-        side = self.grid.side
-        shape, chunk = (self.planes, rows * side, columns * side), (self.planes, side, side)
-        store = SyncedStore(self._folder)
         try:
             self._damage.mkdir(parents=True, exist_ok=True)
-            if (self._folder / "zarr.json").exists():
-                self._array = zarr.open_array(store, mode="r+", zarr_format=3).with_config(CONFIG)
-            else:
-                self._array = zarr.create_array(
-                    store,
-                    shape=shape,
-                    chunks=chunk,
-                    dtype="uint8",
-                    compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
-                    fill_value=NODATA,
-                    config=CONFIG,
-                )
+            description, path = self._description(), self._folder / "zarr.json"
+            if not path.is_file() or path.read_bytes() != description:
+                write_whole(path, description)
+            # The configuration is not stored with the array.
+            self._array = zarr.open_array(SyncedStore(self._folder), mode="r+").with_config(CONFIG)
         except OSError as error:
             raise OutputError(f"cannot write to {self._folder}: {error.strerror or error}") from None
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise OutputError(
-                f"{self._folder} does not hold the blocks of a run: {error}; pass --overwrite to start anew"
-            ) from None
-        if (self._array.shape, self._array.chunks) != (shape, chunk):
-            raise OutputError(
-                f"{self._folder} holds blocks of another raster; pass --overwrite to start anew"
-            )
+
+    def _description(self) -> bytes:
+        """The array's metadata as zarr writes them."""
+        (rows, columns), side = self.grid.shape, self.grid.side
+        files: dict[str, Any] = {}
+        zarr.create_array(
+            MemoryStore(files),
+            shape=(self.planes, rows * side, columns * side),
+            chunks=(self.planes, side, side),
+            dtype="uint8",
+            compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
+            fill_value=NODATA,
+        )
+        return bytes(files["zarr.json"].to_bytes())
 
     def present(self) -> NDArray[np.bool_]:
         """Which blocks are there (rows, columns); whether they are sound shows when they are read."""
@@ -118,7 +117,8 @@ class BlockStore:
         for row in range(self.grid.shape[0]):
             folder = self._chunk(row, 0).parent
             with suppress(FileNotFoundError), os.scandir(folder) as entries:
-                present_RC[row, [int(entry.name) for entry in entries if entry.name.isdecimal()]] = True
+                columns = (int(entry.name) for entry in entries if entry.name.isdecimal())
+                present_RC[row, [column for column in columns if column < self.grid.shape[1]]] = True
         return present_RC
 
     def write(self, block: Block, damage: Sequence[Damage] = ()) -> None:
@@ -181,7 +181,9 @@ class BlockStore:
         return tuple(sorted({damage for note in self._notes() for damage in note}))
 
     def _notes(self) -> Iterator[list[Damage]]:
-        for path in sorted(self._damage.glob("*.json")):
+        for path in sorted(self._damage.iterdir()):
+            if not re.fullmatch(r"\d+\.\d+\.json", path.name):
+                continue
             row, column = map(int, path.stem.split("."))
             try:
                 entries = json.loads(path.read_text())
