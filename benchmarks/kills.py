@@ -193,8 +193,9 @@ def clear(folder: Path, pattern: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Of the labels and the probabilities, hexadecimal."""
+    files = (path, path.with_suffix(".probabilities.tif"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def markdown(tallies: list[Tally], how: str) -> str:

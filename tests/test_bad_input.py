@@ -373,6 +373,29 @@ def test_a_vrt_within_a_vrt(place, capsys, tag):
         refused(capsys, place, segment(place, name, "good.onnx", "out.tif", "--allow-vrt"), word)
 
 
+@pytest.mark.parametrize("flag", [[], ["--overwrite"]])
+def test_an_output_that_is_a_source_of_the_vrt(place, capsys, flag):
+    """What is read is never replaced."""
+    (place / "part.tif").write_bytes((place / "good.tif").read_bytes())
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{b}"><SimpleSource><SourceFilename relativeToVRT="1">part.tif'
+        f"</SourceFilename><SourceBand>{b}</SourceBand></SimpleSource></VRTRasterBand>"
+        for b in (1, 2, 3)
+    )
+    (place / "scene.vrt").write_text(f'<VRTDataset rasterXSize="50" rasterYSize="40">{bands}</VRTDataset>')
+    command = segment(place, "scene.vrt", "good.onnx", "part.tif", "--allow-vrt", *flag)
+    refused(capsys, place, command, "part.tif")
+
+
+def test_an_output_folder_whose_name_is_too_long(place, capsys):
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", "x" * 300 + "/out.tif"), "does not exist")
+
+
+def test_a_report_that_is_none_of_ours(place, capsys):
+    (place / "out.report.json").write_text('{"fingerprint": null, "classes": [], "damaged": []}')
+    refused(capsys, place, segment(place), "out.report.json exists; pass --overwrite")
+
+
 def test_a_network_that_ends_in_argmax(place, capsys):
     """Class numbers are no scores: they can neither be blended nor thresholded."""
     node = helper.make_node("ArgMax", ["x"], ["y"], axis=1)

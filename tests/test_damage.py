@@ -371,3 +371,27 @@ def test_not_one_wrong_byte_in_deflated_blocks(good, tmp_path, form):
         (tmp_path / "scene").write_bytes(changed)
         with pytest.raises(DamageError):
             open_raster(tmp_path / "scene").read(Window(0, 0, HEIGHT, WIDTH))
+
+
+def test_damage_that_only_the_finest_pixels_have(good, tmp_path):
+    """The network reads a sound overview; the map on the source's own grid has nodata there, and says so."""
+    with rasterio.open(good / "cog") as dataset:
+        start = int(dataset.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    content = bytearray((good / "cog").read_bytes())
+    content[start + 100 : start + 500] = bytes(400)
+    (tmp_path / "scene").write_bytes(content)
+    options = ["--resolution", "2", "--grid", "source", "--on-error", "nodata"]
+    assert run(tmp_path / "scene", good, tmp_path / "out.tif", *options) == 1
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert [entry["window"] for entry in report["damaged"]] == ["rows 128:256, columns 128:256"]
+    assert (labels(tmp_path / "out.tif") == 255).sum() == 128 * 128
+
+
+def test_overviews_in_a_file_of_their_own(good, tmp_path):
+    """Their blocks are not where the main file's are."""
+    shutil.copy(good / "deflate", tmp_path / "scene.tif")
+    settings = rasterio.Env(TIFF_USE_OVR="YES", COMPRESS_OVERVIEW="DEFLATE")
+    with settings, rasterio.open(tmp_path / "scene.tif", "r+") as dataset:
+        dataset.build_overviews([2], rasterio.enums.Resampling.average)
+    assert (tmp_path / "scene.tif.ovr").exists()
+    assert run(tmp_path / "scene.tif", good, tmp_path / "out.tif", "--resolution", "2") == 0

@@ -203,7 +203,7 @@ def process(folder: Path, limit: int | None, output: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize("output", ["labels", "both"])
-@pytest.mark.parametrize("limit", [100, 2_000, 100_000, 400_000, 600_000, 2_000_000, 5_000_000, 9_000_000])
+@pytest.mark.parametrize("limit", [10, 100, 2_000, 10**5, 400_000, 600_000, 2 * 10**6, 5 * 10**6, 9 * 10**6])
 def test_a_full_disk(noisy, tmp_path, limit, output):
     """In manifest, block, plain GeoTIFF and COG (GDAL's own writes). With room again it goes on."""
     for name in ("scene.tif", "net.onnx"):

@@ -25,6 +25,7 @@ from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
 from tiler.errors import DamageError, OutOfMemoryError, OutputError, UsageError
 from tiler.events import BlockStored, Finished, Finishing, Noted, Publishing
+from tiler.folder import RunFolder
 from tiler.job import prepare
 from tiler.lock import RunLock
 from tiler.manifest import Manifest
@@ -300,24 +301,156 @@ def test_a_run_that_stored_nothing_yet_binds_nobody(place):
     assert run(place, halo=48).blocks_computed == BLOCKS
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"format": 99}', '{"format": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b'{"format": 99}', b'{"format": 1}', b"\xff"])
 def test_a_manifest_that_is_none_is_refused(place, content):
     with pytest.raises(Stop):
         run(place, observer=StopAt(BlockStored))
-    (place / "out.tif.run" / "manifest.json").write_text(content)
+    (place / "out.tif.run" / "manifest.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"--overwrite"):
         run(place)
     assert run(place, overwrite=True).blocks_computed == BLOCKS
 
 
-def test_a_folder_that_is_no_run_directory_is_left_alone(place):
-    """Also with --overwrite."""
-    (place / "out.tif.run").mkdir()
-    (place / "out.tif.run" / "thesis.txt").write_text("precious")
-    for overwrite in (False, True):
-        with pytest.raises(UsageError, match=r"holds thesis.txt; move it away"):
+@pytest.mark.parametrize("name", ["thesis.txt", "thesis.tif", "padlock", "blocks/mine", "finished"])
+@pytest.mark.parametrize("state", ["alone", "finished"])
+def test_a_folder_that_is_no_run_directory_is_left_alone(place, name, state):
+    """Also with --overwrite, and beside a finished output."""
+    if state == "finished":
+        run(place)
+    precious = place / "out.tif.run" / name
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    if state == "finished":
+        run(place)
+    for overwrite in (False, True) if state == "alone" else (True,):
+        with pytest.raises(UsageError, match=rf"holds {precious.name}; move it away"):
             run(place, overwrite=overwrite)
-    assert (place / "out.tif.run" / "thesis.txt").read_text() == "precious"
+    assert precious.read_text() == "precious"
+
+
+def test_what_only_sounds_like_ours_is_left_alone(place):
+    """A copy that somebody made, a file, a link to another place."""
+    kept = place / "out.tif.run.old"
+    kept.mkdir()
+    (kept / "lock").write_text("precious")
+    run(place, overwrite=True)
+    run(place)
+    assert (kept / "lock").read_text() == "precious"
+    (place / "out.tif").unlink()
+    (place / "out.tif.run").write_text("precious")
+    with pytest.raises(UsageError, match=r"is no directory; move it away"):
+        run(place, overwrite=True)
+    (place / "out.tif.run").unlink()
+    (place / "out.tif.run").symlink_to(kept)
+    with pytest.raises(UsageError, match=r"no run directory"):
+        run(place, overwrite=True)
+    assert (kept / "lock").exists()
+
+
+def test_another_run_that_was_begun_beside_a_finished_output_is_kept(place):
+    """The first command says that it is finished; the second one's blocks are still there."""
+    run(place)
+    with pytest.raises(Stop):
+        run(place, observer=StopAt(BlockStored, 7), overwrite=True, halo=48)
+    run(place)
+    assert run(place, overwrite=True, halo=48).blocks_computed == BLOCKS - 7
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.config.toml"])
+def test_a_finished_output_of_which_a_file_is_gone(place, name):
+    """It is said so."""
+    run(place)
+    (place / name).unlink()
+    with pytest.raises(UsageError, match=r"a run of which other files are gone; pass --overwrite"):
+        run(place)
+    run(place, overwrite=True)
+
+
+@pytest.mark.parametrize("what", ["pixels", "gone"])
+@pytest.mark.parametrize("on_error", ["fail", "nodata"])
+def test_a_source_that_is_replaced_while_it_is_read(place, what, on_error):
+    """No map of two scenes, and no nodata for a disk that is gone; with the old one back it goes on."""
+    run(place, "whole.tif", tile=64, batch=1)
+    scene, old = place / "scene.tif", place / "old.tif"
+
+    def change(event):
+        if isinstance(event, BlockStored) and not old.exists():
+            scene.rename(old)
+            if what == "pixels":
+                shutil.copy(old, scene)
+
+    with pytest.raises(DamageError, match=r"changed while it was read|bring it back"):
+        run(place, observer=change, tile=64, batch=1, on_error=on_error)
+    assert not (place / "out.tif").exists()
+    old.rename(scene)
+    assert run(place, tile=64, batch=1, on_error=on_error).blocks_computed < BLOCKS
+    assert contents(place) == contents(place, "whole")
+
+
+def test_a_shard_does_not_finish_another_run(place, monkeypatch):
+    """Somebody has begun anew while it waited."""
+    for number in (2, 3):
+        run(place, shard=(number, 3))
+    real = RunFolder.take_over
+
+    def late(self, mark):
+        self._release()
+        with pytest.raises(Stop):
+            run(place, observer=StopAt(BlockStored, 9), overwrite=True, halo=48)
+        return real(self, mark)
+
+    monkeypatch.setattr(RunFolder, "take_over", late)
+    with pytest.raises(UsageError, match=r"was begun anew with another .*halo"):
+        run(place, shard=(1, 3))
+    monkeypatch.undo()
+    monkeypatch.setattr("tiler.planning.BLOCK", SIDE)
+    assert not (place / "out.tif").exists()
+    assert run(place, overwrite=True, halo=48).blocks_computed == BLOCKS - 9
+
+
+def test_a_file_that_somebody_puts_there_meanwhile_is_not_replaced(place):
+    def put(event):
+        if isinstance(event, Finishing):
+            (place / "out.tif").write_text("precious")
+
+    with pytest.raises(UsageError, match=r"out\.tif exists"):
+        run(place, observer=put)
+    assert (place / "out.tif").read_text() == "precious"
+    (place / "out.tif").unlink()
+    assert run(place).blocks_computed == 0
+
+
+def test_sidecars_of_a_replaced_output_go(place):
+    """They would lie about the new one; those of nobody stay."""
+    (place / "out.tif.msk").write_text("precious")
+    run(place, output="both")
+    assert (place / "out.tif.msk").exists()
+    for name in ("out.tif.aux.xml", "out.probabilities.tif.ovr"):
+        (place / name).write_text("old")
+    run(place, output="both", overwrite=True)
+    assert not [p for p in place.glob("out*") if p.suffix in {".xml", ".ovr", ".msk"}]
+
+
+def test_a_resume_may_be_given_less_memory(place):
+    """Then its batches, and in exact mode its tiles, are smaller than the first run's; no byte changes."""
+    run(place, "whole.tif", tile=256, batch=4)
+    with pytest.raises(Stop):
+        run(place, observer=StopAt(BlockStored, 3), tile=256, batch=4)
+    job = prepare(place / "scene.tif", place / "net.onnx", RunOptions(tile=256, batch=4))
+    full = job.plan()
+    budget = full.peak - full.terms["network"] // 2
+    report = run(place, memory=budget)
+    assert report.plan["peak"] <= budget
+    assert report.plan["batch"] < 4
+    assert contents(place) == contents(place, "whole")
+    with pytest.raises(Stop):
+        run(place, "b.tif", observer=StopAt(BlockStored, 3), tile=256, batch=4)
+    assert run(place, "b.tif", batch=1).plan["batch"] == 1
+    with pytest.raises(Stop):
+        run(place, "c.tif", observer=StopAt(BlockStored, 3), tile=256, batch=4)
+    with pytest.raises(UsageError, match=r"the smallest plan of this run needs"):
+        run(place, "c.tif", memory=10**7)
+    assert (place / "c.tif.run" / "manifest.json").exists()
 
 
 def chunks(place) -> list[Path]:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tiler.errors import (
         DamageError,
         InputError,
-        InterruptedRun,
         MissingError,
         OutOfMemoryError,
         OutputError,
+        RemoteError,
         TilerError,
         UsageError,
     )
@@ -34,10 +34,10 @@ __version__: Final = "0.1.0"
 _HOMES: Final = {
     "DamageError": "tiler.errors",
     "InputError": "tiler.errors",
-    "InterruptedRun": "tiler.errors",
     "MissingError": "tiler.errors",
     "OutOfMemoryError": "tiler.errors",
     "OutputError": "tiler.errors",
+    "RemoteError": "tiler.errors",
     "RunOptions": "tiler.options",
     "TilerError": "tiler.errors",
     "UsageError": "tiler.errors",
@@ -50,10 +50,10 @@ _HOMES: Final = {
 __all__ = [
     "DamageError",
     "InputError",
-    "InterruptedRun",
     "MissingError",
     "OutOfMemoryError",
     "OutputError",
+    "RemoteError",
     "RunOptions",
     "TilerError",
     "UsageError",

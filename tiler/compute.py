@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tiler.engine import segment_blocks
 from tiler.errors import DamageError, OutOfMemoryError, OutputError
 from tiler.events import BlockStored, Noted
+from tiler.fingerprint import check_unchanged
 from tiler.planning import smaller
 from tiler.stopwatch import Stopwatch, TimedBackend, TimedRaster
 
@@ -100,9 +101,9 @@ def _stream(work: Work, plan: Plan, wanted: BlockSet, missing: BlockSet) -> None
     done, total = wanted.pixels - missing.pixels, wanted.pixels
     with closing(segment_blocks(reader, work.backend, job.finisher, plan, missing)) as blocks:
         for block in blocks:
+            check_unchanged(job.stamps)
             with work.stopwatch.timing("store"):
                 work.store.write(block, _damage(job, block))
-            work.folder.keep = True
             work.blocks_computed += 1
             work.pixels_computed += block.window.area
             done += block.window.area

@@ -39,4 +39,5 @@ class DamageLog:
 
     def within(self, window: Window) -> tuple[Damage, ...]:
         """What intersects a window of full-resolution pixels, in order."""
-        return tuple(damage for damage in self.found if damage.window.touches(window))
+        with self._lock:
+            return tuple(sorted(d for d in self._found.values() if d.window.touches(window)))

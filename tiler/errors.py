@@ -1,14 +1,13 @@
 """Every error a caller may want to catch, in one tree.
 
     TilerError
-    +-- UsageError        (ValueError)    an option or argument breaks a rule       exit 2
-    |   +-- InputError                    a raster or model cannot be used          exit 2
-    +-- DamageError       (OSError)       pixels turned out to be damaged           exit 1
-    +-- RemoteError   (OSError)       a raster cannot be fetched                    exit 1
-    +-- MissingError      (RuntimeError)  the environment lacks what was asked for  exit 3
-    |   +-- OutOfMemoryError (MemoryError) not even the smallest plan fits          exit 3
-    +-- OutputError       (OSError)       the result could not be written           exit 1
-    +-- InterruptedRun    (RuntimeError)  stopped by a signal                       exit 4
+    +-- UsageError           (ValueError)    an option or argument breaks a rule       exit 2
+    |   +-- InputError                       a raster or model cannot be used          exit 2
+    +-- DamageError          (OSError)       pixels turned out to be damaged           exit 1
+    +-- RemoteError          (OSError)       a raster cannot be fetched                exit 1
+    +-- MissingError         (RuntimeError)  the environment lacks what was asked for  exit 3
+    |   +-- OutOfMemoryError (MemoryError)   not even the smallest plan fits           exit 3
+    +-- OutputError          (OSError)       the result could not be written           exit 1
 
 A message is one line: the rule, the value got, and the fix.
 """
@@ -57,9 +56,3 @@ class OutOfMemoryError(MissingError, MemoryError):
 
 class OutputError(TilerError, OSError):
     """The result could not be written or did not read back as written."""
-
-
-class InterruptedRun(TilerError, RuntimeError):  # noqa: N818 - it is a stop that the user asked for, not a fault
-    """The run was stopped by a signal."""
-
-    exit_code = 4

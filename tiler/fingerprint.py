@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numba
 import onnxruntime as ort
+import rasterio
 
 from tiler import __version__
-from tiler.errors import InputError
+from tiler.errors import DamageError, InputError
 from tiler.readers.remote import is_remote, remote_version
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ Fingerprint = dict[str, Any]
 """Plain JSON values by name."""
 
 LONGEST_DETAIL: Final = 100
+SAMPLED_FILES: Final = 100
 SAMPLES: Final = 64
 SAMPLE: Final = 65536
 """Bytes of each sample of a file."""
@@ -34,10 +38,10 @@ INSTRUCTIONS: Final = frozenset(
 )
 """Those that decide which kernels ONNX Runtime takes, and so how its sums are rounded."""
 WORDS: Final = {
-    "version": "version of gigatiler or ONNX Runtime",
+    "version": "version of gigatiler, ONNX Runtime, GDAL or numba",
     "model": "model, or its description",
     "source": "input file",
-    "georeferencing": "CRS, transform or nodata value of the input",
+    "georeferencing": "CRS, transform, nodata, mask or alpha of the input",
     "options": "options that change the result",
     "device": "device or kind of processor",
 }
@@ -46,12 +50,17 @@ WORDS: Final = {
 def fingerprint(job: Job) -> Fingerprint:
     """Of a run that is opened."""
     return {
-        "version": {"gigatiler": __version__, "onnxruntime": ort.__version__},
+        "version": {
+            "gigatiler": __version__,
+            "onnxruntime": ort.__version__,
+            "gdal": rasterio.__gdal_version__,
+            "numba": numba.__version__,
+        },
         "model": {"sha256": job.model.sha256, "spec": json.loads(job.model.spec.to_json())},
-        "source": [file_version(name) for name in job.native.info.files],
+        "source": source_version(job.native.info.files),
         "georeferencing": _georeferencing(job.native.info),
         "options": json.loads(json.dumps({**job.settings, "output": job.options.output})),
-        "device": {"provider": job.model.device.partition(",")[0], "processor": processor()},
+        "device": _device(job.model.device.partition(",")[0]),
     }
 
 
@@ -59,8 +68,7 @@ def _georeferencing(info: RasterInfo) -> dict[str, Any]:
     return {
         "crs": info.crs.to_wkt() if info.crs else None,
         "transform": None if info.transform is None else list(info.transform[:6]),
-        # As text, because NaN is not equal to itself.
-        "nodata": [str(value) for value in info.nodata],
+        "validity": info.validity,
     }
 
 
@@ -87,7 +95,18 @@ def _detail(old: object, new: object) -> str:
     return f" ({'.'.join(path)}: {then} then, {now} now)"
 
 
-def file_version(name: str) -> dict[str, Any]:
+def source_version(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The version of every file of a source; a VRT may have thousands, which are not all sampled.
+
+    Raises
+    ------
+    InputError
+        if one cannot be read.
+    """
+    return [file_version(name, sampled=i < SAMPLED_FILES) for i, name in enumerate(names)]
+
+
+def file_version(name: str, sampled: bool = True) -> dict[str, Any]:
     """What tells a file from a changed one without reading all of it.
 
     Raises
@@ -103,10 +122,36 @@ def file_version(name: str) -> dict[str, Any]:
             "name": Path(name).name,
             "size": status.st_size,
             "changed": status.st_mtime_ns,
-            "samples": _samples(Path(name), status.st_size),
+            "samples": _samples(Path(name), status.st_size) if sampled else "",
         }
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
+
+
+def stamps(names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """What changes when a file is replaced or written to, cheap enough to look at for every block."""
+    return {name: _stamp(name) for name in names[:SAMPLED_FILES] if not is_remote(name)}
+
+
+def check_unchanged(before: dict[str, tuple[int, ...]]) -> None:
+    """Stop if a file is not what it was; nothing that was read from it since is to be stored.
+
+    Raises
+    ------
+    DamageError
+        naming it.
+    """
+    for name, stamp in before.items():
+        if _stamp(name) != stamp:
+            raise DamageError(f"{name} changed while it was read; start anew with --overwrite, or restore it")
+
+
+def _stamp(name: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(name)  # noqa: PTH116 - names, not paths
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _samples(path: Path, size: int) -> str:
@@ -120,6 +165,17 @@ def _samples(path: Path, size: int) -> str:
         file.seek(max(0, size - SAMPLE))
         digest.update(file.read())
     return digest.hexdigest()
+
+
+def _device(provider: str) -> dict[str, str]:
+    """What the network runs on, as far as it decides how sums are rounded."""
+    return {"provider": provider, "processor": processor(), "gpu": gpus() if "CUDA" in provider else ""}
+
+
+def gpus() -> str:
+    """The models of the NVIDIA cards here, where the driver says so (Linux)."""
+    texts = (path.read_text() for path in Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return ", ".join(sorted({text.partition("Model:")[2].partition("\n")[0].strip() for text in texts}))
 
 
 def processor() -> str:

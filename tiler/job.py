@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from tiler import __version__
 from tiler.backends.onnx import load_model
 from tiler.damage import DamageLog
+from tiler.fingerprint import stamps
 from tiler.finish import Finisher
 from tiler.model import Model
 from tiler.open import open_for_model, open_raster
 from tiler.options import RunOptions
-from tiler.planning import Cut, Plan, make_cut, make_plan
+from tiler.planning import Cut, Plan, fitted, make_cut, make_plan
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
 
@@ -37,6 +38,8 @@ class Job:
     cut: Cut
     damage: DamageLog
     """What was found to be damaged so far."""
+    stamps: dict[str, tuple[int, ...]]
+    """Of the source's files when they were opened; see `tiler.fingerprint.check_unchanged`."""
 
     @property
     def source(self) -> str:
@@ -87,6 +90,10 @@ class Job:
         """How it would be done with the memory that is free now."""
         return make_plan(self.raster.info, self.model, self.finisher, self.options)
 
+    def fitted(self, plan: Plan) -> Plan:
+        """The plan that another process made for this job, within this one's budget."""
+        return fitted(plan, self.raster.info, self.model, self.finisher, self.options)
+
     def products(self, outputs: Outputs) -> list[Product]:
         """The files that pixels are written to; the one at the output's own name comes last."""
         finisher, classes = self.finisher, self.model.spec.classes
@@ -123,15 +130,17 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
         "allow_remote": options.allow_remote,
         "damage": damage if options.on_error == "nodata" else None,
     }
+    native = open_raster(source, **how)
     raster = open_for_model(source, model.spec, resolution=options.resolution, **how)  # type: ignore[arg-type] # checked by RunOptions
     return Job(
-        native=open_raster(source, **how),
+        native=native,
         reader=TileReader(raster, model.spec, model.dtype),
         model=model,
         finisher=Finisher(model.spec, model.channels, options.output),
         options=options,
         cut=make_cut(raster.info, model, options),
         damage=damage,
+        stamps=stamps(native.info.files),
     )
 
 

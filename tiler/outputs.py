@@ -11,7 +11,7 @@ from tiler.fingerprint import differences
 from tiler.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tiler.fingerprint import Fingerprint
@@ -61,7 +61,7 @@ class Outputs:
         name, folder = self.main.name, self.main.parent
         if self.main.suffix.lower() not in SUFFIXES:
             raise UsageError(f"the output is a GeoTIFF and ends in .tif, got {self.main}")
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 - which takes a name that is too long for no folder
             raise UsageError(f"the output's folder does not exist: {folder}; create it first")
         if not os.fspath(self.main).isprintable():
             raise UsageError(f"the output's name is printable text, got {self.main!r}")
@@ -70,8 +70,20 @@ class Outputs:
         for path in self.all:
             if path.is_dir():
                 raise UsageError(f"the output is a file, got a directory: {path}")
-            if path.exists() and os.path.exists(source) and path.samefile(source):  # noqa: PTH110 - may be a URL
-                raise UsageError(f"the output would replace the input {source}; choose another name")
+        self.check_sources((str(source),))
+
+    def check_sources(self, names: Iterable[str]) -> None:
+        """Refuse to replace a file that is read: the source, its sidecars, those of a VRT.
+
+        Raises
+        ------
+        UsageError
+            naming it.
+        """
+        for path in self.all:
+            for name in names if path.exists() else ():
+                if os.path.exists(name) and path.samefile(name):  # noqa: PTH110 - may be an address
+                    raise UsageError(f"the output would replace the input {name}; choose another name")
 
     def refuse_existing(self, excused: Callable[[], bool], fingerprint: Fingerprint | None = None) -> None:
         """Refuse to write over anything, and say what it is.
@@ -92,7 +104,8 @@ class Outputs:
         made = self._stored()
         if fingerprint is None or made is None:
             return ""
-        return f", made with another {differences(made.fingerprint, fingerprint)}"
+        other = differences(made.fingerprint, fingerprint)
+        return f", made with another {other}" if other else " from a run of which other files are gone"
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
         """The report of a run of this fingerprint whose files are all in their places."""

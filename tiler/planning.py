@@ -207,6 +207,30 @@ def smaller(plan: Plan, model: Model) -> Plan | None:
     return replace(plan, grid=grid)
 
 
+def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:
+    """A run's plan for a process that was given a batch or a budget of its own; the result is the same.
+
+    Raises
+    ------
+    UsageError
+        if not even the smallest such plan fits the budget.
+    """
+    if options.batch is None and options.memory is None:
+        return plan
+    cost = _Cost(info, model, finisher, plan.mode != "exact", memory.resident(), plan.cache)
+    batch = round_up(options.batch or plan.batch, model.shape[0] or 1)
+    reduced: Plan | None = replace(plan, batch=batch, budget=options.memory or plan.budget)
+    while reduced is not None:
+        plan = replace(reduced, terms=cost.terms(reduced.grid.tile, reduced.batch, plan.strip_width))
+        if plan.peak <= plan.budget:
+            return plan
+        reduced = smaller(plan, model)
+    raise UsageError(
+        f"the memory budget is {memory.in_words(plan.budget)}, the smallest plan of this run needs "
+        f"{memory.in_words(plan.peak)}; raise --memory"
+    )
+
+
 def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
     spec = model.spec
     proven = spec.halo is not None and (spec.exact or options.halo is not None)

@@ -37,8 +37,8 @@ class RasterInfo:
     """Size of a pixel on the ground at the raster's centre, metres: (along a row, along a column)."""
     shrink: float = 1.0
     """Stored pixels that are read per pixel, when it is resampled from finer ones."""
-    nodata: tuple[float | None, ...] = ()
-    """Value of invalid pixels in each band, where there is one."""
+    validity: str = ""
+    """How invalid pixels are told: by an alpha band, a mask, or values of nodata."""
     files: tuple[str, ...] = ()
     """Everything that the pixels come from: the file, its sidecars, the sources of a VRT; or an address."""
     note: str = ""

@@ -85,6 +85,8 @@ class Report:
             if the text is no report of this version.
         """
         values = json.loads(text)
+        if not isinstance(values["fingerprint"], dict):
+            raise TypeError("a fingerprint is a table")
         values["classes"] = tuple(ClassTally(**entry) for entry in values["classes"])
         values["damaged"] = tuple(DamagedWindow(**entry) for entry in values["damaged"])
         values["outputs"] = tuple(values["outputs"])

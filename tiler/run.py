@@ -84,11 +84,12 @@ def segment(
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
+    outputs.check_sources(job.native.info.files)
     mark = fingerprint(job)
     with folder:
         report = None if options.overwrite else outputs.finished(mark)
         if report is not None:
-            folder.tidy()
+            folder.tidy(mark)
             observer(Noted(f"{output} is finished already"))
         else:
             report = _carry_out(job, mark, outputs, folder, observer, start)
@@ -105,16 +106,20 @@ def _carry_out(
     if not overwrite:
         outputs.refuse_existing(lambda: folder.publishing or outputs.finished(mark) is not None, mark)
 
+    made: list[Manifest] = []
+
     def first() -> Manifest | None:
         # Another shard may have finished since we looked.
-        done = not overwrite and outputs.finished(mark) is not None
-        return None if done else Manifest(mark, job.plan())
+        if not overwrite and outputs.finished(mark) is not None:
+            return None
+        made.append(Manifest(mark, job.plan()))
+        return made[0]
 
     manifest = folder.begin(mark, first, overwrite)
     if manifest is None:
         observer(Noted(f"another process finished {outputs.main}"))
         return outputs.finished(mark)
-    settled = manifest.plan
+    settled = manifest.plan if made else job.fitted(manifest.plan)
     with rasterio.Env(GDAL_CACHEMAX=settled.cache):
         store = BlockStore(folder.path / "blocks", settled.blocks, job.finisher.planes)
         store.open()
@@ -125,7 +130,8 @@ def _carry_out(
             compute(work, whole.shard(*job.options.shard, settled.strip_width))
             if not _last(work, whole):
                 return None
-            if not folder.take_over():
+            observer(Noted("all blocks are there: finishing when the other shards have left"))
+            if not folder.take_over(mark):
                 observer(Noted(f"another process finished {outputs.main}"))
                 return outputs.finished(mark)
         store.sweep()
@@ -134,6 +140,9 @@ def _carry_out(
         settings = replace(job.options, overwrite=False, shard=None)
         folder.write(outputs.config, to_toml(asdict(settings)))
         folder.write(outputs.report, report.to_json() + "\n")
+        if not overwrite and not folder.publishing:
+            # Somebody may have put a file there meanwhile.
+            outputs.refuse_existing(lambda: False, mark)
         observer(Publishing(str(outputs.main)))
         folder.publish()
     return report
@@ -191,6 +200,8 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
 
 def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, seconds: float) -> Report:
     job, info = work.job, work.job.output_info
+    # Blocks know of damage in what the network was fed; --grid source has read the finest pixels since.
+    damaged = sorted({d.window: d for d in (*job.damage.found, *work.store.damage())}.values())
     pixels = job.raster.info.height * job.raster.info.width
     return Report(
         outputs=tuple(str(product.path) for product in job.products(outputs)),
@@ -203,7 +214,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, secon
         tiles_computed=work.backend.tiles,
         blocks_computed=work.blocks_computed,
         blocks=len(BlockSet.all(work.store.grid)),
-        damaged=tuple(DamagedWindow(str(d.window), d.reason) for d in work.store.damage()),
+        damaged=tuple(DamagedWindow(str(d.window), d.reason) for d in damaged),
         peak_memory=memory.peak(),
         plan=plan_facts(job, work.plan),
         model={

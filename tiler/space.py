@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from tiler.finish import Finisher
 
-WHILE_FINISHING: Final = 1 + 4 / 3
-"""Copies beside the blocks: a plain GeoTIFF, and the COG with its overviews."""
+WHILE_FINISHING: Final = 1 + 5 / 3
+"""Copies beside the blocks: a plain GeoTIFF, and the COG with its overviews, which GDAL makes aside first."""
 
 
 def copy_bytes(finisher: Finisher, pixels: int) -> int:

@@ -197,7 +197,8 @@ class GdalRaster:
         height, width = dataset.block_shapes[self.bands[0] - 1]
         self._blocks = BlockShape(height, width, dataset.driver)
         used = self.bands if self._alpha is None else (*self.bands, self._alpha)
-        self._checksums = None if self.source.remote else BlockChecksums.of(dataset, used)
+        elsewhere = self.source.overview is not None and any(f.endswith(".ovr") for f in dataset.files)
+        self._checksums = None if self.source.remote or elsewhere else BlockChecksums.of(dataset, used)
         self.info = self._info(dataset)
         self._local.dataset = dataset
 
@@ -228,7 +229,7 @@ class GdalRaster:
             crs=crs,
             transform=transform,
             ground=pixel_size(crs, transform, *middle) if crs and transform is not None else None,
-            nodata=self._nodata,
+            validity=f"bands {self.bands}, alpha {self._alpha}, mask {self._masked}, nodata {self._nodata}",
             files=self._files(dataset),
         )
 
@@ -248,7 +249,7 @@ class GdalRaster:
         MemoryError
             if there is no memory for it.
         """
-        if any(block.touches(window) for block in tuple(self._bad)):
+        if self._bad and any(block in self._bad for block in self._under(window)):
             return self._read_around(window)
         try:
             return self.read_once(window)
@@ -269,13 +270,16 @@ class GdalRaster:
                 if self._checksums is not None:
                     wrong = self._checksums.wrong(self._dataset(), self._blocks.places(window))
                     damage.extend([wrong] if wrong else [])
-            except (RasterioError, InputError) as error:
+            except RasterioError as error:
                 if isinstance(error.__cause__, CPLE_OutOfMemoryError):
                     raise MemoryError(one_line(error.__cause__)) from None  # noqa: TRY004 - it is no damage
                 damage.append(one_line(error.__cause__ or error))
         if damage:
             raise UnreadableError(damage[0].replace(str(self.source.path), self.source.name))
         return checked_pixels(raw_CHW, valid_HW)
+
+    def _under(self, window: Window) -> Iterator[Window]:
+        return self._blocks.under(window, self.info.height, self.info.width)
 
     def forget_handle(self) -> None:
         """Close this thread's handle: it serves a damaged block a second time without a word."""
@@ -285,7 +289,7 @@ class GdalRaster:
 
     def _damaged(self, window: Window) -> Iterator[tuple[Window, str]]:
         """The blocks of the file under a window that cannot be decoded, each tried by itself."""
-        for block in self._blocks.under(window, self.info.height, self.info.width):
+        for block in self._under(window):
             try:
                 self.read_once(block)
             except UnreadableError as error:
@@ -300,7 +304,7 @@ class GdalRaster:
         info = self.info
         raw_CHW = np.zeros((info.bands, *window.shape), info.dtype)
         valid_HW = np.zeros(window.shape, np.bool_)
-        for block in self._blocks.under(window, info.height, info.width):
+        for block in self._under(window):
             if block in self._bad:
                 continue
             try:
@@ -331,7 +335,13 @@ class GdalRaster:
 
     def _dataset(self) -> DatasetReader:
         if not hasattr(self._local, "dataset"):
-            self._local.dataset = self.source.open()
+            try:
+                self._local.dataset = self.source.open()
+            except InputError as error:
+                if self.source.remote:
+                    raise UnreadableError(str(error)) from None
+                # Not to be taken for damaged pixels: a disk that is gone may come back.
+                raise DamageError(f"{error}; bring it back and run the same command again") from None
         return self._local.dataset
 
     def _valid(self, raw_CHW: NDArray[Any], part: RasterioWindow) -> NDArray[np.bool_]:

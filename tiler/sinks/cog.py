@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from rasterio.errors import RasterioError
 from tiler.blocks import BlockGrid, BlockSet
 from tiler.errors import OutputError, one_line
 from tiler.finish import SCALE
+from tiler.flow import prefetch
 from tiler.kernels import NODATA
 from tiler.readers.gdal import damage_watch
 from tiler.sinks.scratch import CURE, TILE, ScratchTiff, as_rasterio, checksum
@@ -60,18 +62,20 @@ def build_cog(scratch: ScratchTiff, product: Product, target: Path) -> None:
     _describe(scratch, product)
     scratch.close()
     labels = product.kind == "labels"
+    options = {
+        "driver": "COG",
+        "compress": "DEFLATE",
+        "blocksize": TILE,
+        # In-between labels do not exist; in-between probabilities do.
+        "overview_resampling": "NEAREST" if labels else "AVERAGE",
+        "bigtiff": "IF_SAFER",
+        "num_threads": "ALL_CPUS",
+    }
     try:
-        rasterio.shutil.copy(
-            scratch.path,
-            target,
-            driver="COG",
-            compress="DEFLATE",
-            blocksize=TILE,
-            # In-between labels do not exist; in-between probabilities do.
-            overview_resampling="NEAREST" if labels else "AVERAGE",
-            bigtiff="IF_SAFER",
-            num_threads="ALL_CPUS",
-        )
+        # In another thread, so that this one can be interrupted.
+        copy = functools.partial(rasterio.shutil.copy, scratch.path, **options)
+        for _ in prefetch(copy, [target], depth=1):
+            pass
     except RasterioError as error:
         raise OutputError(f"cannot write {product.path}: {one_line(error)}; {CURE}") from None
     _verify(target, scratch)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tiler.blocks import BlockGrid, BlockSet
-from tiler.geometry import Window
 from tiler.kernels import NODATA
 from tiler.open import nearest
 from tiler.ports import Block
@@ -33,31 +32,26 @@ def source_grid_blocks(store: BlockStore, source: Raster) -> Generator[Block]:
     info, stored = source.info, StoredPlanes(store)
     rows_H, columns_W = nearest(info.height, store.grid.height), nearest(info.width, store.grid.width)
     for window in BlockSet.all(BlockGrid(info.height, info.width, store.grid.side)):
-        row_H, column_W = rows_H[window.top : window.bottom], columns_W[window.left : window.right]
-        around = Window(int(row_H[0]), int(column_W[0]), int(row_H[-1]) + 1, int(column_W[-1]) + 1)
-        planes_QHW = stored.read(around)
-        index = np.ix_(row_H - around.top, column_W - around.left)
+        part = rows_H[window.top : window.bottom], columns_W[window.left : window.right]
         valid_HW = source.read(window).valid_HW
-        yield Block(window, np.where(valid_HW, planes_QHW[:, index[0], index[1]], NODATA))
+        yield Block(window, np.where(valid_HW, stored.pick(*part), NODATA))
 
 
 class StoredPlanes:
-    """Any window of a complete store."""
+    """Pixels of a complete store by row and column, a block at a time."""
 
     def __init__(self, store: BlockStore) -> None:
         self._store = store
         self._block = lru_cache(max(4, KEPT // (store.planes * store.grid.side**2)))(store.read)
 
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """The planes (Q, H, W) of a window, put together from its blocks."""
-        grid = self._store.grid
-        planes_QHW = np.empty((self._store.planes, *window.shape), np.uint8)
-        rows, columns = grid.blocks(window)
-        for row in range(rows.start, rows.stop):
-            for column in range(columns.start, columns.stop):
-                whole = grid.window(row, column)
-                part = whole.intersection(window)
-                place = part.shifted(-window.top, -window.left).slices
-                inside = part.shifted(-whole.top, -whole.left).slices
-                planes_QHW[:, *place] = self._block(row, column)[:, *inside]
+    def pick(self, rows_H: NDArray[np.int64], columns_W: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The planes (Q, H, W) at these rows and columns."""
+        planes_QHW = np.empty((self._store.planes, len(rows_H), len(columns_W)), np.uint8)
+        side = self._store.grid.side
+        for row in np.unique(rows_H // side):
+            y = np.flatnonzero(rows_H // side == row)
+            for column in np.unique(columns_W // side):
+                x = np.flatnonzero(columns_W // side == column)
+                inside = np.ix_(rows_H[y] - row * side, columns_W[x] - column * side)
+                planes_QHW[:, y[:, None], x] = self._block(int(row), int(column))[:, *inside]
         return planes_QHW
