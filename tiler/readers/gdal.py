@@ -12,6 +12,7 @@ import threading
 import warnings
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -32,7 +33,6 @@ from tiler.readers.ground import pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -197,7 +197,8 @@ class GdalRaster:
         height, width = dataset.block_shapes[self.bands[0] - 1]
         self._blocks = BlockShape(height, width, dataset.driver)
         used = self.bands if self._alpha is None else (*self.bands, self._alpha)
-        elsewhere = self.source.overview is not None and any(f.endswith(".ovr") for f in dataset.files)
+        # A handle of an overview does not say that its blocks are in another file.
+        elsewhere = self.source.overview is not None and Path(f"{self.source.path}.ovr").exists()
         self._checksums = None if self.source.remote or elsewhere else BlockChecksums.of(dataset, used)
         self.info = self._info(dataset)
         self._local.dataset = dataset
