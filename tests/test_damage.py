@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import struct
+import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -395,3 +396,110 @@ def test_overviews_in_a_file_of_their_own(good, tmp_path):
         dataset.build_overviews([2], rasterio.enums.Resampling.average)
     assert (tmp_path / "scene.tif.ovr").exists()
     assert run(tmp_path / "scene.tif", good, tmp_path / "out.tif", "--resolution", "2") == 0
+
+
+@pytest.mark.parametrize("tiling", [(1024, 1024), (300, 700), (2048, 1500)])
+def test_a_jpeg_2000_of_many_blocks(tmp_path, tiling):
+    """GDAL decodes several of them in threads, whose errors it loses; not for us."""
+    rng = np.random.default_rng(0)
+    raw_CHW = rng.integers(1, 255, (1, 2048, 1500), np.uint8)
+    size = {"count": 1, "height": 2048, "width": 1500, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size) as dataset:
+        dataset.write(raw_CHW)
+    tiles = {"blockxsize": 256, "blockysize": 256}
+    options = {"driver": "JP2OpenJPEG", "quality": 100, "reversible": "yes", **tiles}
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.jp2", **options)
+    content = (tmp_path / "a.jp2").read_bytes()
+    (tmp_path / "cut.jp2").write_bytes(content[: len(content) * 6 // 10])
+    log = DamageLog()
+    raster = open_raster(tmp_path / "cut.jp2", damage=log)
+    for top in range(0, 2048, tiling[0]):
+        for left in range(0, 1500, tiling[1]):
+            window = Window(top, left, min(top + tiling[0], 2048), min(left + tiling[1], 1500))
+            pixels_here = raster.read(window)
+            same_HW = pixels_here.raw_CHW[0] == raw_CHW[0][window.slices]
+            assert same_HW[pixels_here.valid_HW].all()
+    assert log.found
+
+
+@pytest.mark.parametrize("compress", ["deflate", "lzw"])
+def test_a_tall_strip_is_one_block(tmp_path, compress):
+    """GDAL shows it as rows, but none of them can be trusted after damage in one."""
+    rng = np.random.default_rng(0)
+    raw_CHW = rng.integers(0, 4, (3, 2500, 200), np.uint8)
+    size = {"count": 3, "height": 2500, "width": 200, "dtype": "uint8"}
+    options = {"driver": "GTiff", "blockysize": 2500, "compress": compress, **size}
+    with rasterio.open(tmp_path / "a.tif", "w", **options) as dataset:
+        dataset.write(raw_CHW)
+    np.testing.assert_array_equal(
+        open_raster(tmp_path / "a.tif").read(Window(0, 0, 2500, 200)).raw_CHW, raw_CHW
+    )
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4000] = bytes(4000)
+    (tmp_path / "bad.tif").write_bytes(content)
+    for log in (None, DamageLog()):
+        raster = open_raster(tmp_path / "bad.tif", damage=log)
+        with pytest.raises(DamageError, match="one-strip TIFF cannot be read"):
+            [raster.read(Window(top, 0, top + 100, 200)) for top in range(2400, -1, -100)]
+
+
+def test_a_block_that_inflates_without_end_takes_no_memory(tmp_path):
+    """A bomb of 1 GB in 1 MB is looked at in pieces."""
+    import io
+    import tracemalloc
+    import zlib
+
+    from tiler.readers.checksum import _inflated
+
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    tracemalloc.start()
+    assert _inflated(io.BytesIO(bomb), len(bomb)) == ""
+    assert _inflated(io.BytesIO(bomb), len(bomb) - 9) == "the block is cut short"
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("harm", ["disabled", "level", "disable"])
+def test_a_program_that_silences_logging_hears_of_damage(good, tmp_path, harm):
+    """Or is refused, where it has silenced everything."""
+    import logging
+
+    from tiler.errors import UsageError
+
+    (tmp_path / "scene").write_bytes(HARMS["zeros"]((good / "jpeg strips").read_bytes()))
+    log = logging.getLogger("rasterio._err")
+    try:
+        log.disabled = harm == "disabled"
+        if harm == "level":
+            log.setLevel(logging.CRITICAL)
+        logging.disable(logging.ERROR if harm == "disable" else logging.NOTSET)
+        with pytest.raises(UsageError if harm == "disable" else DamageError):
+            open_raster(tmp_path / "scene").read(Window(0, 0, HEIGHT, WIDTH))
+    finally:
+        log.disabled = False
+        log.setLevel(logging.NOTSET)
+        logging.disable(logging.NOTSET)
+
+
+def test_threads_that_read_beside_do_not_hide_damage(good, tmp_path):
+    """Each hears of its own."""
+    (tmp_path / "scene").write_bytes(HARMS["zeros"]((good / "jpeg strips").read_bytes()))
+    stop = threading.Event()
+
+    def busy():
+        raster = open_raster(good / "deflate")
+        while not stop.is_set():
+            raster.read(Window(0, 0, 64, 64))
+
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            with pytest.raises(DamageError):
+                open_raster(tmp_path / "scene").read(Window(0, 0, HEIGHT, WIDTH))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

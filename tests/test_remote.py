@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -240,15 +241,15 @@ def test_a_file_that_changes_meanwhile(server):
 
 
 def test_a_server_that_knows_no_ranges(server, scene):
-    """It sends all of the file, and that is read."""
+    """It is refused: GDAL asks for parts."""
 
     def everything(handler, number):
         handler.send(200, handler.server.content)
         return True
 
     server.trouble = everything
-    with contextlib.suppress(TilerError):
-        np.testing.assert_array_equal(pixels(server.url, allow_remote=True), pixels(scene))
+    with pytest.raises(TilerError, match=r"scene\.tif"):
+        pixels(server.url, allow_remote=True)
 
 
 def test_a_redirect_is_followed_but_not_to_a_file(server, scene):
@@ -296,3 +297,60 @@ def test_a_run_over_a_bad_line_is_carried_on(server, scene, tmp_path, capsys, mo
     server.etag = '"two"'
     assert run_command(command, arguments) == 2
     assert "made with another input file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path", ["http://[::1/x.tif", "http://127.0.0.1:9/\u00e9 x.tif", "https://", "http://"]
+)
+def test_odd_addresses_are_one_line(path, capsys, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", (0.01,))
+    net = str(scene.parent / "net.onnx")
+    assert run_command(command, ["segment", path, net, str(tmp_path / "o.tif"), "--allow-remote"]) in {1, 2}
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_that_is_no_http(scene, monkeypatch):
+    """Some other service listens there."""
+    monkeypatch.setattr(remote, "PAUSES", (0.01,))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk():
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as line:
+                        line.sendall(b"220 mail ready\r\n\r\n")
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        with pytest.raises(TilerError):
+            open_raster(f"http://127.0.0.1:{listener.getsockname()[1]}/x.tif", allow_remote=True)
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_a_signature_is_in_no_message(server, scene, tmp_path, capsys):
+    """Nor is advice that cannot be followed."""
+    raw_CHW = np.ones((1, SIDE, SIDE), np.uint8)
+    with rasterio.open(
+        tmp_path / "one.tif",
+        "w",
+        driver="GTiff",
+        count=1,
+        height=SIDE,
+        width=SIDE,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=Affine(1, 0, 9, 0, -1, 9),
+    ) as dataset:
+        dataset.write(raw_CHW)
+    server.content = (tmp_path / "one.tif").read_bytes()
+    net = str(scene.parent / "net.onnx")
+    arguments = ["segment", f"{server.url}?s=secret", net, str(tmp_path / "o.tif"), "--allow-remote"]
+    assert run_command(command, arguments) == 2
+    err = capsys.readouterr().err
+    assert "takes 3 bands" in err
+    assert "secret" not in err
+    assert "--bands" not in err

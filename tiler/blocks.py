@@ -98,9 +98,17 @@ class BlockSet:
 
         That order is strip by strip, so that the parts share as few tiles as can be.
         """
+        return replace(self, members_RC=self.members_RC & (self._shards(count, strip_width) == number))
+
+    def by_shard(self, count: int, strip_width: int) -> dict[int, int]:
+        """How many members each of ``count`` shards has, where it has any."""
+        numbers, sizes = np.unique(self._shards(count, strip_width)[self.members_RC], return_counts=True)
+        return dict(zip(numbers.tolist(), sizes.tolist(), strict=True))
+
+    def _shards(self, count: int, strip_width: int) -> NDArray[np.int64]:
+        """Number of the shard of every block of the grid."""
         rows, columns = np.indices(self.grid.shape)
         order = np.lexsort((columns.ravel(), rows.ravel(), (columns * self.grid.side // strip_width).ravel()))
-        first, last = (len(order) * n // count for n in (number - 1, number))
-        part_RC = np.zeros(self.grid.shape, np.bool_)
-        part_RC.ravel()[order[first:last]] = True
-        return replace(self, members_RC=self.members_RC & part_RC)
+        shards_RC = np.empty(self.grid.shape, np.int64)
+        shards_RC.ravel()[order] = ((np.arange(order.size) + 1) * count - 1) // order.size + 1
+        return shards_RC

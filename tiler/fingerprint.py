@@ -42,7 +42,7 @@ WORDS: Final = {
     "model": "model, or its description",
     "source": "input file",
     "georeferencing": "CRS, transform, nodata, mask or alpha of the input",
-    "options": "options that change the result",
+    "options": "set of options",
     "device": "device or kind of processor",
 }
 
@@ -76,7 +76,7 @@ def differences(old: Fingerprint, new: Fingerprint) -> str:
     """What differs, with the values of the first entry that does; empty if nothing.
 
     >>> differences({"options": {"mode": "hann"}}, {"options": {"mode": "exact"}})
-    'options that change the result (mode: "hann" then, "exact" now)'
+    'set of options (mode: "hann" then, "exact" now)'
     """
     parts = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return ", ".join(f"{WORDS.get(name, name)}{_detail(old.get(name), new.get(name))}" for name in parts)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tiler.errors import InputError, UsageError
 from tiler.readers.gdal import DRIVERS, LABEL_DTYPES, MAX_PIXELS, GdalRaster, Source
-from tiler.readers.remote import RemoteRaster, address, is_remote, remote_version, shown
+from tiler.readers.remote import RemoteRaster, address, is_remote, open_remote, remote_version, shown
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ def open_raster(
     if is_remote(path):
         url = address(path)
         if not allow_remote:
-            raise InputError(f"{shown(url)} is not a file here; pass --allow-remote to fetch it")
-        native = GdalRaster(Source(url, DRIVERS, bands, nodata))
+            raise InputError(
+                f"{shown(url)} is not a file here; download it, or pass --allow-remote to segment"
+            )
+        native = open_remote(Source(url, DRIVERS, bands, nodata))
     else:
         native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
     if resolution == "native":
@@ -98,10 +100,12 @@ def open_for_model(
         path, bands=bands, nodata=nodata, allow_vrt=allow_vrt, allow_remote=allow_remote, damage=damage
     )
     if native.info.bands != len(spec.bands):
+        choose = "; choose them with --bands, e.g. --bands " + ",".join(
+            map(str, range(1, len(spec.bands) + 1))
+        )
         raise InputError(
             f"the model takes {len(spec.bands)} bands ({', '.join(spec.bands)}), got {native.info.bands} "
-            f"in {path}; choose them with --bands, e.g. --bands "
-            + ",".join(map(str, range(1, len(spec.bands) + 1)))
+            f"in {native.info.name}" + (choose if native.info.bands > len(spec.bands) else "")
         )
     if resolution is None:
         resolution = _resolution_for(native.info, spec.resolution)

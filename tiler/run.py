@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tiler.model import Model
     from tiler.ports import Observer
 
+SHOWN: Final = 8
+"""Shards that are named where many are missing."""
 ATTEMPTS: Final = 3
 """How often blocks that do not read back are computed again before the disk is given up."""
 
@@ -167,8 +170,8 @@ def _announce(work: Work) -> None:
     damage = work.store.damage()
     if damage and job.options.on_error == "fail":
         raise DamageError(
-            f"{job.source} is damaged at {damage[0].window}: {damage[0].reason}; restore the file, or pass "
-            "--on-error nodata again"
+            f"{job.source} is damaged at {damage[0].window}: {damage[0].reason}; restore the file and start "
+            "anew, or carry on with --on-error nodata"
         )
 
 
@@ -178,8 +181,9 @@ def _last(work: Work, whole: BlockSet) -> bool:
     if not len(missing):
         return True
     number, count = work.job.options.shard or (1, 1)
-    parts = ((i, missing.shard(i, count, work.plan.strip_width)) for i in range(1, count + 1))
-    left = ", ".join(f"{i}/{count} ({len(part)} blocks)" for i, part in parts if len(part))
+    parts = missing.by_shard(count, work.plan.strip_width)
+    left = ", ".join(f"{i}/{count} ({size} blocks)" for i, size in islice(parts.items(), SHOWN))
+    left += f" and {len(parts) - SHOWN} more shards" if len(parts) > SHOWN else ""
     work.observer(Noted(f"shard {number}/{count} is done; missing: {left}"))
     return False
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 CONFIG: Final[ArrayConfigParams] = {"write_empty_chunks": True}
 """Else a block of nothing but nodata would never be there. Not stored with the array, so given every time."""
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEVEL: Final = 1
 """Of zstd: labels shrink hardly more at higher ones."""
 
@@ -139,7 +140,8 @@ class BlockStore:
         except OSError as error:
             raise OutputError(
                 f"cannot store the block at {block.window}: {error.strerror or error}; stored ones are kept: "
-                "free some space and run the same command again"
+                + ("free some space and " if error.errno in FULL else "")
+                + "run the same command again"
             ) from None
 
     def read(self, row: int, column: int) -> NDArray[np.uint8]:

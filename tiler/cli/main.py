@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
@@ -160,4 +161,7 @@ def main() -> NoReturn:
     """The ``tiler`` command."""
     for stop in STOPS:
         signal.signal(stop, _interrupt)
+    # One line per error: GDAL's and rasterio's own remarks are not for users.
+    os.environ.setdefault("CPL_LOG", os.devnull)
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     sys.exit(run_command(tiler, name="tiler"))

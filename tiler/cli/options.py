@@ -145,7 +145,7 @@ _OPTIONS = (
         "--nodata", type=float, metavar="VALUE", help="Value of invalid pixels, over what the file says."
     ),
     click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
-    click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address."),
+    click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address; no sidecars."),
     click.option(
         "--on-error",
         type=click.Choice(ON_ERRORS),

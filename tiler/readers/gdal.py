@@ -7,9 +7,9 @@ only logs it; a log record during a read therefore counts as damage.
 
 from __future__ import annotations
 
-import logging
 import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -30,6 +30,7 @@ from tiler.pixels import Pixels, checked_pixels
 from tiler.ports import RasterInfo
 from tiler.readers.checksum import BlockChecksums
 from tiler.readers.ground import pixel_size
+from tiler.readers.watch import damage_watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,12 +45,19 @@ LABEL_DTYPES: Final = ("uint8", "uint16", "int16", "int8", "uint32", "int32")
 MAX_PIXELS: Final = 10**13
 """More than this is a damaged header, not a raster."""
 
-SEQUENTIAL: Final = ("PNG", "JPEG")
+ONE_STRIP: Final = "one-strip TIFF"
+SEQUENTIAL: Final = ("PNG", "JPEG", ONE_STRIP)
 """Drivers of files without blocks of their own: after damage nothing in them can be trusted."""
 LARGEST_BLOCK: Final = 1 << 24
 """Pixels; a file of larger blocks is as good as one without."""
-SETTINGS: Final = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
-"""The fast way to read a whole PNG returns zeros, and success, for one that is cut short (GDAL 3.10)."""
+SETTINGS: Final = {
+    # The fast way to read a whole PNG returns zeros, and success, for one that is cut short (GDAL 3.10).
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+    # Threads of GDAL's own lose the errors of damaged JPEG 2000 blocks.
+    "GDAL_NUM_THREADS": "1",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+}
+"""So that damage is an error, whatever the environment says."""
 REMOTE_SETTINGS: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
@@ -132,7 +140,7 @@ class Source:
         level = {} if self.overview is None else {"overview_level": self.overview}
         try:
             # Python's warning filters are shared by all threads, hence the lock.
-            with _opening, warnings.catch_warnings(), self.settings():
+            with nullcontext() if self.remote else _opening, warnings.catch_warnings(), self.settings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 return DatasetReader(self._gdal_name(), driver=list(self.drivers), **level)
         except (RasterioError, UnicodeEncodeError) as error:
@@ -195,11 +203,13 @@ class GdalRaster:
         told = self.source.nodata
         self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
         height, width = dataset.block_shapes[self.bands[0] - 1]
-        self._blocks = BlockShape(height, width, dataset.driver)
+        self._blocks = BlockShape(height, width, ONE_STRIP if _is_split(dataset) else dataset.driver)
         used = self.bands if self._alpha is None else (*self.bands, self._alpha)
         # A handle of an overview does not say that its blocks are in another file.
         elsewhere = self.source.overview is not None and Path(f"{self.source.path}.ovr").exists()
-        self._checksums = None if self.source.remote or elsewhere else BlockChecksums.of(dataset, used)
+        one_strip = self._blocks.driver == ONE_STRIP
+        skipped = self.source.remote or elsewhere
+        self._checksums = None if skipped else BlockChecksums.of(dataset, used, one_strip)
         self.info = self._info(dataset)
         self._local.dataset = dataset
 
@@ -329,9 +339,9 @@ class GdalRaster:
         self.damage.add(Damage(block.scaled(here, full).intersection(whole), reason))
 
     def _error(self, block: Window, reason: str) -> DamageError:
-        cure = "restore the file, or pass --on-error nodata"
+        cure = "restore the file and start anew, or carry on with --on-error nodata"
         if not self._blocks.independent:
-            cure = f"restore the file: beyond damage a {self._blocks.driver} file cannot be read"
+            cure = f"restore the file: beyond damage a {self._blocks.driver} cannot be read"
         return DamageError(f"{self.info.name} is damaged at {block}: {reason}; {cure}")
 
     def _dataset(self) -> DatasetReader:
@@ -358,32 +368,14 @@ class GdalRaster:
         return np.asarray(~(missing_CHW.all(axis=0) if unsigned else missing_CHW.any(axis=0)))
 
 
+def _is_split(dataset: DatasetReader) -> bool:
+    """Whether GDAL makes rows out of one tall strip, which is decoded from its top to any of them."""
+    first, second = (dataset.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
+    rows = dataset.driver == "GTiff" and dataset.block_shapes[0][0] == 1 and dataset.height > 1
+    return bool(rows and first is not None and second is None)
+
+
 def _equals(raw_HW: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
     if value is None:
         return np.zeros(raw_HW.shape, np.bool_)
     return np.asarray(np.isnan(raw_HW) if np.isnan(value) else raw_HW == value)
-
-
-class damage_watch(logging.Handler):  # noqa: N801 - used as a context manager
-    """Collects what GDAL logs at warning level or above in this thread while the block runs."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._thread = threading.get_ident()
-        self._seen: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message if it comes from the watched thread."""
-        if record.thread == self._thread:
-            self._seen.append(" ".join(record.getMessage().split()))
-
-    def __enter__(self) -> list[str]:
-        log = logging.getLogger("rasterio._err")
-        if not log.isEnabledFor(logging.WARNING):
-            # Else a program that only wants to hear of errors would not hear of damage.
-            log.setLevel(logging.WARNING)
-        log.addHandler(self)
-        return self._seen
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("rasterio._err").removeHandler(self)

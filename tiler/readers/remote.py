@@ -7,16 +7,16 @@ made of two versions.
 
 from __future__ import annotations
 
+import http.client
 import re
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from tiler.errors import InputError, RemoteError, one_line
-from tiler.readers.gdal import UnreadableError
+from tiler.readers.gdal import GdalRaster, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tiler.geometry import Window
     from tiler.pixels import Pixels
     from tiler.ports import RasterInfo
-    from tiler.readers.gdal import GdalRaster
+    from tiler.readers.gdal import Source
 
 Result = TypeVar("Result")
 
@@ -49,10 +49,15 @@ def address(path: str | Path) -> str:
         if it is of another kind, or holds a password.
     """
     scheme, _, rest = str(path).partition(":")
-    url = f"{scheme.lower()}://{rest.lstrip('/')}"
+    # As a browser would write it: other letters than ASCII in %-signs.
+    url = quote(f"{scheme.lower()}://{rest.lstrip('/')}", safe="%/:=&?~#+!$,;'@()*[]")
     if scheme.lower() not in {"http", "https"}:
         raise InputError(f"an address begins with http:// or https://, got {scheme}:; download the file")
-    if "@" in urlsplit(url).netloc:
+    try:
+        place = urlsplit(url).netloc
+    except ValueError as error:
+        raise InputError(f"an address is like https://host/scene.tif, got {path}: {error}") from None
+    if "@" in place:
         raise InputError("an address holds no user name or password, got one; use a signed address")
     return url
 
@@ -85,7 +90,7 @@ def _headers(url: str) -> str:
             size = response.headers.get("Content-Range", "").rpartition("/")[2]
             size = size or response.headers.get("Content-Length", "")
             tags = (response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), size)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnreadableError(one_line(error)) from None
     return " ".join(tag for tag in tags if tag)
 
@@ -103,6 +108,28 @@ def _repeated(call: Callable[[], Result], url: str) -> Result:
             f"cannot read {shown(url)} ({error}), {len(PAUSES) + 1} attempts; run the same command again to "
             "carry on, or download the file if it is damaged"
         ) from None
+
+
+def open_remote(source: Source) -> GdalRaster:
+    """A raster at an address.
+
+    Raises
+    ------
+    RemoteError
+        if it cannot be fetched, after some attempts.
+    InputError
+        if it can, and is no raster.
+    """
+    return _repeated(lambda: _opened(source), str(source.path))
+
+
+def _opened(source: Source) -> GdalRaster:
+    try:
+        return GdalRaster(source)
+    except InputError as error:
+        if re.search(r"HTTP|CURL", str(error)):
+            raise UnreadableError(str(error)) from None
+        raise
 
 
 @dataclass(frozen=True, slots=True, eq=False)

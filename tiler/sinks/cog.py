@@ -16,7 +16,7 @@ from tiler.errors import OutputError, one_line
 from tiler.finish import SCALE
 from tiler.flow import prefetch
 from tiler.kernels import NODATA
-from tiler.readers.gdal import damage_watch
+from tiler.readers.watch import damage_watch
 from tiler.sinks.scratch import CURE, TILE, ScratchTiff, as_rasterio, checksum
 
 if TYPE_CHECKING:
