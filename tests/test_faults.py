@@ -65,7 +65,8 @@ CALLS = {
     "open": (Path, "open", disk_full),
     "make a folder": (Path, "mkdir", disk_full),
     "remove a file": (Path, "unlink", input_output_error),
-    "move a folder": (Path, "rename", input_output_error),
+    "remove a folder": (Path, "rmdir", input_output_error),
+    "remove a tree": (shutil, "rmtree", input_output_error),
     "list a folder": (os, "scandir", input_output_error),
     "read a raster": (GdalRaster, "read", no_memory),
     "network": (ort.InferenceSession, "run", network_error),
@@ -115,6 +116,8 @@ def pytest_generate_tests(metafunc):
     with mock.patch("tiler.planning.BLOCK", SIDE), tempfile.TemporaryDirectory() as name:
         arguments = make_place(Path(name))
         for kind in CALLS:
+            for path in Path(name).glob("out*"):
+                path.unlink()
             with failing(kind, 0) as calls:
                 assert run_command(command, arguments) == 0
             assert calls, f"nothing calls {kind}"
