@@ -33,6 +33,7 @@ from tiler.toml import to_toml
 if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.model import Model
+    from tiler.planning import Plan
     from tiler.ports import Observer
 
 SHOWN: Final = 8
@@ -105,10 +106,36 @@ def _carry_out(
     job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer, start: float
 ) -> Report | None:
     """Compute what is missing and finish, or leave that to another shard."""
+    plan = _settled(job, mark, outputs, folder)
+    if plan is None:
+        observer(Noted(f"another process finished {outputs.main}"))
+        return outputs.finished(mark)
+    with rasterio.Env(GDAL_CACHEMAX=plan.cache):
+        store = BlockStore(folder.path / "blocks", plan.blocks, job.finisher.planes)
+        store.open()
+        work = Work(job, plan, store, folder, observer)
+        _announce(work)
+        whole = BlockSet.all(plan.blocks)
+        if job.options.shard is not None:
+            compute(work, whole.shard(*job.options.shard, plan.strip_width))
+            if not _last(work, whole):
+                return None
+            observer(Noted("all blocks are there: finishing when the other shards have left"))
+            if not folder.take_over(mark):
+                observer(Noted(f"another process finished {outputs.main}"))
+                return outputs.finished(mark)
+        store.sweep()
+        tally = _finish(work, whole, outputs)
+        report = _report(work, outputs, tally, mark, time.perf_counter() - start)
+        _publish(work, outputs, report)
+    return report
+
+
+def _settled(job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder) -> Plan | None:
+    """Begin the run or join it; its plan for this process, or None if another has finished it."""
     overwrite = job.options.overwrite
     if not overwrite:
         outputs.refuse_existing(lambda: folder.publishing or outputs.finished(mark) is not None, mark)
-
     made: list[Manifest] = []
 
     def first() -> Manifest | None:
@@ -120,35 +147,20 @@ def _carry_out(
 
     manifest = folder.begin(mark, first, overwrite)
     if manifest is None:
-        observer(Noted(f"another process finished {outputs.main}"))
-        return outputs.finished(mark)
-    settled = manifest.plan if made else job.fitted(manifest.plan)
-    with rasterio.Env(GDAL_CACHEMAX=settled.cache):
-        store = BlockStore(folder.path / "blocks", settled.blocks, job.finisher.planes)
-        store.open()
-        work = Work(job, settled, store, folder, observer)
-        _announce(work)
-        whole = BlockSet.all(settled.blocks)
-        if job.options.shard is not None:
-            compute(work, whole.shard(*job.options.shard, settled.strip_width))
-            if not _last(work, whole):
-                return None
-            observer(Noted("all blocks are there: finishing when the other shards have left"))
-            if not folder.take_over(mark):
-                observer(Noted(f"another process finished {outputs.main}"))
-                return outputs.finished(mark)
-        store.sweep()
-        tally = _finish(work, whole, outputs)
-        report = _report(work, outputs, tally, mark, time.perf_counter() - start)
-        settings = replace(job.options, overwrite=False, shard=None)
-        folder.write(outputs.config, to_toml(asdict(settings)))
-        folder.write(outputs.report, report.to_json() + "\n")
-        if not overwrite and not folder.publishing:
-            # Somebody may have put a file there meanwhile.
-            outputs.refuse_existing(lambda: False, mark)
-        observer(Publishing(str(outputs.main)))
-        folder.publish()
-    return report
+        return None
+    return manifest.plan if made else job.fitted(manifest.plan)
+
+
+def _publish(work: Work, outputs: Outputs, report: Report) -> None:
+    """Put report and options beside the verified files, and give all of them their names."""
+    options, folder = work.job.options, work.folder
+    folder.write(outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None))))
+    folder.write(outputs.report, report.to_json() + "\n")
+    if not options.overwrite and not folder.publishing:
+        # Somebody may have put a file there meanwhile.
+        outputs.refuse_existing(lambda: False, report.fingerprint)
+    work.observer(Publishing(str(outputs.main)))
+    folder.publish()
 
 
 def _announce(work: Work) -> None:
