@@ -24,7 +24,7 @@ import networks
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
 from tiler.damage import DamageLog
-from tiler.errors import DamageError
+from tiler.errors import DamageError, InputError
 from tiler.geometry import Window
 from tiler.open import open_raster
 
@@ -503,3 +503,154 @@ def test_threads_that_read_beside_do_not_hide_damage(good, tmp_path):
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def read_in(path, heights, upward=False, **options):
+    """Pixels and their validity, read in bands of rows, each of a height in turn; and the damage noted."""
+    log = DamageLog()
+    raster = open_raster(path, damage=log, **options)
+    windows, top = [], 0
+    while top < raster.info.height:
+        bottom = min(top + heights[len(windows) % len(heights)], raster.info.height)
+        windows.append(Window(top, 0, bottom, raster.info.width))
+        top = bottom
+    parts = [raster.read(window) for window in (reversed(windows) if upward else windows)]
+    parts = parts[::-1] if upward else parts
+    raw_CHW = np.concatenate([p.raw_CHW for p in parts], axis=1)
+    return raw_CHW, np.concatenate([p.valid_HW for p in parts]), log.found
+
+
+def check_alike(path, **options):
+    """Whatever the windows and their order; some pixels are bad, not all."""
+    whole = read_in(path, [HEIGHT], **options)
+    assert 0 < (~whole[1]).mean() < 1
+    assert whole[2]
+    for heights in ([1], [7, 90], [96, 3], [64]):
+        for upward in (False, True):
+            for a, b in zip(read_in(path, heights, upward, **options), whole, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_a_mask_with_blocks_of_its_own(tmp_path):
+    """They do not end where the raster's do, and a window may touch only sound ones."""
+    size = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "dtype": "uint8", "compress": "deflate"}
+    with rasterio.open(tmp_path / "a.tif", "w", count=3, blockysize=10, **size) as dataset:
+        dataset.write(pixels())
+    with rasterio.open(tmp_path / "a.tif.msk", "w", count=1, blockysize=16, **size) as mask:
+        mask.write(np.where(np.indices((HEIGHT, WIDTH)).sum(axis=0) % 9, 255, 0).astype(np.uint8), 1)
+        mask.update_tags(**{f"INTERNAL_MASK_FLAGS_{i}": "2" for i in (1, 2, 3)})
+    with rasterio.open(tmp_path / "a.tif.msk") as mask:
+        start, length = (
+            int(mask.get_tag_item(f"BLOCK_{what}_0_6", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")
+        )
+    content = bytearray((tmp_path / "a.tif.msk").read_bytes())
+    content[start : start + length] = b"\x55" * length
+    (tmp_path / "a.tif.msk").write_bytes(content)
+    check_alike(tmp_path / "a.tif")
+
+
+def test_a_vrt_over_a_damaged_file(good, tmp_path):
+    """Its blocks are not those of its files."""
+    (tmp_path / "scene.tif").write_bytes(HARMS["0x55"]((good / "jpeg").read_bytes()))
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{i}"><SimpleSource><SourceFilename relativeToVRT="1">scene.tif'
+        f"</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
+        for i in (1, 2, 3)
+    )
+    text = f'<VRTDataset rasterXSize="{WIDTH}" rasterYSize="{HEIGHT}">{bands}</VRTDataset>'
+    (tmp_path / "scene.vrt").write_text(text)
+    check_alike(tmp_path / "scene.vrt", allow_vrt=True)
+
+
+@pytest.mark.parametrize("left", [0, 5, 100])
+def test_a_tiff_whose_directories_break_off(good, tmp_path, left):
+    """All its pixels are there, but not its mask: without a word from GDAL they would all be valid."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        rasterio.shutil.copy(good / "deflate", tmp_path / "a.tif", **TILED)
+        with rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+            dataset.write_mask(np.indices((HEIGHT, WIDTH)).sum(axis=0) % 9 > 0)
+    content = (tmp_path / "a.tif").read_bytes()
+    start = directory(content)
+    second = struct.unpack_from("<I", content, start + 2 + 12 * struct.unpack_from("<H", content, start)[0])[
+        0
+    ]
+    assert second > start
+    (tmp_path / "b.tif").write_bytes(content[: second + left])
+    with pytest.raises(InputError, match="cannot open"):
+        open_raster(tmp_path / "b.tif")
+
+
+def test_a_mask_that_does_not_open(good, tmp_path):
+    shutil.copy(good / "deflate", tmp_path / "a.tif")
+    (tmp_path / "a.tif.msk").write_bytes(b"II*\0 and no more")
+    with pytest.raises(InputError, match=r"a\.tif\.msk"):
+        open_raster(tmp_path / "a.tif")
+    (tmp_path / "a.tif.msk").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.tif\.msk does not"):
+        open_raster(tmp_path / "a.tif")
+
+
+def test_lack_of_memory_is_the_last_of_several_causes(good, monkeypatch):
+    """As GDAL and rasterio report it: "read failed" by "block failed" by "cannot allocate"."""
+    from rasterio._err import CPLE_AppDefinedError, CPLE_OutOfMemoryError
+    from rasterio.errors import RasterioIOError
+
+    from tiler.readers.gdal import GdalRaster
+
+    class Full:
+        def read(self, *_, **__):
+            failed = CPLE_AppDefinedError(3, 1, "band 1: IReadBlock failed at X offset 0, Y offset 0")
+            failed.__cause__ = CPLE_OutOfMemoryError(
+                3, 2, "gtiffdataset_read.cpp, 3339: cannot allocate 9 GB"
+            )
+            raise RasterioIOError("Read failed. See previous exception for details.") from failed
+
+    log = DamageLog()
+    raster = open_raster(good / "deflate", damage=log)
+    monkeypatch.setattr(GdalRaster, "_dataset", lambda self: Full())
+    with pytest.raises(MemoryError, match="cannot allocate"):
+        raster.read(Window(0, 0, 9, 9))
+    assert log.found == ()
+
+
+def test_a_header_that_asks_for_a_huge_block(good, tmp_path):
+    """One row of two thousand million pixels: GDAL would take 8 GB for it."""
+    content = bytearray((good / "jpeg strips").read_bytes())
+    start = directory(content)
+    for i in range(struct.unpack_from("<H", content, start)[0]):
+        entry = start + 2 + 12 * i
+        value = {256: 2**31 - 9, 257: 1}.get(struct.unpack_from("<H", content, entry)[0])
+        if value:
+            struct.pack_into("<HII", content, entry + 2, 4, 1, value)
+    (tmp_path / "scene").write_bytes(content)
+    with pytest.raises(InputError, match="at most 1e\\+09 bytes"):
+        open_raster(tmp_path / "scene")
+
+
+def test_an_error_of_gdals_that_is_no_failure(good, monkeypatch):
+    """It cannot read the table of blocks, says so, and returns zeros; for rasterio that is information."""
+    import logging
+
+    from tiler.readers.gdal import GdalRaster, UnreadableError
+
+    def zeros(self, dataset, window):
+        text = "GDAL signalled an error: err_no=%r, msg=%r"
+        logging.getLogger("rasterio._err").info(text, 1, "Cannot read offset/size for strile around ~0")
+        return dataset.read(window=((0, 9), (0, 9)))
+
+    monkeypatch.setattr(GdalRaster, "_fetched", zeros)
+    with pytest.raises(UnreadableError, match="Cannot read offset/size"):
+        open_raster(good / "deflate").read_once(Window(0, 0, 9, 9))
+
+
+def test_what_a_program_logs_stays_the_same(good, tmp_path, caplog):
+    """Errors that are heard as information are not passed on to a program that logs warnings."""
+    import logging
+
+    (tmp_path / "scene").write_bytes(HARMS["4 kB of zeros"]((good / "deflate").read_bytes()))
+    log = logging.getLogger("rasterio._err")
+    before = log.level, log.disabled, list(log.filters)
+    with caplog.at_level(logging.WARNING), pytest.raises(DamageError):
+        open_raster(tmp_path / "scene").read(Window(0, 0, HEIGHT, WIDTH))
+    assert not [record for record in caplog.records if record.levelno < logging.WARNING]
+    assert (log.level, log.disabled, list(log.filters)) == before

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import rasterio
 from affine import Affine
 from onnx import numpy_helper
 
@@ -215,8 +216,10 @@ def changed_pixel(place) -> None:
 
 
 def mask_beside(place) -> None:
-    raw_CHW = np.full((1, HEIGHT, WIDTH), 255, np.uint8)
-    write_raster(place / "scene.tif.msk", raw_CHW, crs="EPSG:32633", transform=HERE)
+    settings = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False)
+    with settings, rasterio.open(place / "scene.tif", "r+") as dataset:
+        dataset.write_mask(np.full((HEIGHT, WIDTH), 255, np.uint8))
+    assert (place / "scene.tif.msk").exists()
 
 
 CHANGES = {

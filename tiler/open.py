@@ -68,14 +68,17 @@ def open_raster(
             raise InputError(
                 f"{shown(url)} is not a file here; download it, or pass --allow-remote to segment"
             )
+        # Asked before it is opened: else what is read of an old version could pass for the new one.
+        version = remote_version(url)
         native = open_remote(Source(url, DRIVERS, bands, nodata))
     else:
+        version = ""
         native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
     if resolution == "native":
-        return _of_one_version(native)
+        return _of_one_version(native, version)
     if not 0 < resolution < np.inf:
         raise UsageError(f"resolution is metres per pixel above 0, got {resolution}")
-    return _at_resolution(native, resolution)
+    return _at_resolution(native, resolution, version)
 
 
 def open_for_model(
@@ -180,7 +183,7 @@ def _nearest_by(
     return rows, np.floor(step.a * (np.arange(width) + 0.5) + step.c).astype(np.int64)
 
 
-def _at_resolution(native: GdalRaster, resolution: float) -> Raster:
+def _at_resolution(native: GdalRaster, resolution: float, version: str) -> Raster:
     info = native.info
     if info.ground is None:
         raise InputError(
@@ -191,19 +194,19 @@ def _at_resolution(native: GdalRaster, resolution: float) -> Raster:
         raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got --resolution {resolution:g}")
     width, height = max(1, round(across)), max(1, round(down))
     if (height, width) == (info.height, info.width):
-        return _of_one_version(native)
+        return _of_one_version(native, version)
     source = _finest_below(native, height, width)
     way = "averaged" if info.ground[0] < resolution else "interpolated"
     size = f"{info.ground[0]:.3g} x {info.ground[1]:.3g} m"
     note = f"{way} from {source.info.width} x {source.info.height} px (file: {size})"
-    return ResampledRaster(_of_one_version(source), resampled_info(info, height, width, note))
+    return ResampledRaster(_of_one_version(source, version), resampled_info(info, height, width, note))
 
 
-def _of_one_version(raster: GdalRaster) -> Raster:
-    """A remote raster is held to the version that it has now."""
+def _of_one_version(raster: GdalRaster, version: str) -> Raster:
+    """A remote raster is held to the version that it had before it was opened."""
     if isinstance(raster.source.path, Path):
         return raster
-    return RemoteRaster(raster, raster.source.path, remote_version(raster.source.path))
+    return RemoteRaster(raster, raster.source.path, version)
 
 
 def _finest_below(native: GdalRaster, height: int, width: int) -> GdalRaster:
@@ -212,7 +215,8 @@ def _finest_below(native: GdalRaster, height: int, width: int) -> GdalRaster:
     if not fits:
         return native
     full = native.info.height, native.info.width
-    return GdalRaster(replace(native.source, overview=fits[-1]), native.damage, full)
+    source = replace(native.source, overview=fits[-1])
+    return open_remote(source, full) if source.remote else GdalRaster(source, native.damage, full)
 
 
 def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:

@@ -2,22 +2,24 @@
 
 Only named drivers are tried, so that a text file called ``x.tif`` that is really VRT or WMS fetches
 nothing. Each thread reads through a handle of its own. GDAL reports success for damaged JPEG tiles and
-only logs it; a log record during a read therefore counts as damage.
+only logs it; a log record during a read therefore counts as damage (`tiler.readers.watch`).
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_OutOfMemoryError
+from rasterio._err import CPLE_BaseError  # no public name, and no RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -56,20 +58,30 @@ SETTINGS: Final = {
     # Threads of GDAL's own lose the errors of damaged JPEG 2000 blocks.
     "GDAL_NUM_THREADS": "1",
     "GTIFF_IGNORE_READ_ERRORS": "NO",
+    # Else handles on a VRT share their sources, and what is cached of them.
+    "VRT_SHARED_SOURCE": "YES",
 }
 """So that damage is an error, whatever the environment says."""
-REMOTE_SETTINGS: Final = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "GDAL_HTTP_LOW_SPEED_TIME": "20",
-    "GDAL_HTTP_MAX_RETRY": "0",
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
-    "VSI_CACHE": "FALSE",
+REMOTE_SETTINGS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "FALSE"}
+"""No sidecars are looked for."""
+FETCHING: Final = {
+    # A signed address is good for GET only, so HEAD is not asked.
+    "use_head": "no",
+    "list_dir": "no",
+    "empty_dir": "yes",
+    # It is `tiler.readers.remote` that tries again.
+    "max_retry": "0",
+    "connecttimeout": "10",
+    # A server slower than 100 bytes a second for 20 seconds is given up.
+    "low_speed_limit": "100",
+    "low_speed_time": "20",
 }
-"""No sidecars are looked for, a silent server is given up, nothing outlives its handle; it is
-`tiler.readers.remote` that tries again."""
+"""How GDAL fetches: part of the name, because settings of the main thread reach the others."""
+MAX_BLOCK: Final = 1 << 30
+"""Bytes; GDAL decodes a block at once, and a damaged header may ask for any number of them."""
+MEMORY: Final = re.compile(r"out of memory|cannot allocate|insufficient memory", re.IGNORECASE)
 
+_serial = count(1)
 _opening = threading.Lock()
 
 
@@ -97,6 +109,17 @@ class BlockShape:
         for row, column in self.places(window):
             top, left = row * self.height, column * self.width
             yield Window(top, left, min(top + self.height, height), min(left + self.width, width))
+
+    def around(self, window: Window, height: int, width: int) -> Window:
+        """A window rounded outward to whole blocks."""
+        top, left = window.top // self.height * self.height, window.left // self.width * self.width
+        bottom = -(-window.bottom // self.height) * self.height
+        right = -(-window.right // self.width) * self.width
+        return Window(top, left, min(bottom, height), min(right, width))
+
+
+class UnopenedError(InputError):
+    """No driver can open it; of an address, perhaps for lack of an answer."""
 
 
 class UnreadableError(Exception):
@@ -142,18 +165,29 @@ class Source:
             # Python's warning filters are shared by all threads, hence the lock.
             with nullcontext() if self.remote else _opening, warnings.catch_warnings(), self.settings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return DatasetReader(self._gdal_name(), driver=list(self.drivers), **level)
-        except (RasterioError, UnicodeEncodeError) as error:
-            reason = one_line(error).replace(str(self.path), self.name)
-            raise InputError(f"cannot open {self.name} as a raster: {reason}{self._hint()}") from None
+                dataset = DatasetReader(self._gdal_name(), driver=list(self.drivers), **level)
+                # Masks and overviews are looked for when they are asked for: now, and what fails now raises.
+                structure(dataset)
+                return dataset
+        except (RasterioError, CPLE_BaseError, UnicodeEncodeError) as error:
+            reason = self.shown(str(error))
+            raise UnopenedError(f"cannot open {self.name} as a raster: {reason}{self._hint()}") from None
 
     def settings(self) -> rasterio.Env:
         """GDAL's settings while the file is opened or read."""
         return rasterio.Env(**SETTINGS, **(REMOTE_SETTINGS if self.remote else {}))
 
+    def shown(self, text: str) -> str:
+        """A message of GDAL's on one line, without signatures and its own names for an address."""
+        if self.remote:
+            text = re.sub(r"/?vsicurl\?[\w.~%&=+-]*", self.name, text)
+            text = re.sub(re.escape(str(self.path)) + r"(#\d+)?", self.name, text)
+        return " ".join(text.split())[:300]
+
     def _gdal_name(self) -> str:
         if isinstance(self.path, str):
-            return f"/vsicurl/{self.path}"
+            # GDAL's caches outlive handles and keep what failed; what follows # is not sent, but their key.
+            return "/vsicurl?" + urlencode({**FETCHING, "url": f"{self.path}#{next(_serial)}"})
         if not self.path.exists():
             raise InputError(f"no such file: {self.path}")
         if not self.path.is_file():
@@ -189,10 +223,31 @@ class GdalRaster:
     _checksums: BlockChecksums | None = field(init=False)
     _bad: dict[Window, str] = field(init=False, default_factory=dict)
     """Blocks of the file that are known to be damaged, and why."""
+    _structure: object = field(init=False)
+    """What all handles have in common."""
     _local: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
+        # Else GDAL writes what it has to say on the terminal.
+        with self.source.settings():
+            dataset = self._opened()
+            self._describe(dataset)
+        self._local.dataset = dataset
+
+    def _opened(self) -> DatasetReader:
+        """A handle; of a remote file one that agrees with another.
+
+        If a request fails while GDAL looks for masks and overviews, they are missing without a word.
+        """
         dataset = self.source.open()
+        self._structure = structure(dataset)
+        if self.source.remote:
+            with self.source.open() as other:
+                if structure(other) != self._structure:
+                    raise UnreadableError("it did not open twice alike")
+        return dataset
+
+    def _describe(self, dataset: DatasetReader) -> None:
         self._alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c is ColorInterp.alpha), None)
         self._masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
         self.bands = self.source.bands or tuple(i for i in dataset.indexes if i != self._alpha)
@@ -211,7 +266,6 @@ class GdalRaster:
         skipped = self.source.remote or elsewhere
         self._checksums = None if skipped else BlockChecksums.of(dataset, used, one_strip)
         self.info = self._info(dataset)
-        self._local.dataset = dataset
 
     def _check(self, dataset: DatasetReader) -> None:
         name = self.source.name
@@ -226,6 +280,19 @@ class GdalRaster:
                 f"a raster has at most {MAX_PIXELS:.0e} pixels, got {dataset.width} x {dataset.height} "
                 f"in {name}; its header is probably damaged"
             )
+        height, width = dataset.block_shapes[0]
+        if height * width * dataset.count * np.dtype(dataset.dtypes[0]).itemsize > MAX_BLOCK:
+            raise InputError(
+                f"a block of a file has at most {MAX_BLOCK:.0e} bytes, got {width} x {height} px in {name}; "
+                "write it in tiles, unless its header is damaged"
+            )
+        if isinstance(self.source.path, Path):
+            self._check_mask(self.source.path)
+
+    def _check_mask(self, path: Path) -> None:
+        mask = path.with_name(path.name + ".msk")
+        if mask.exists() and not self._masked:
+            raise InputError(f"a mask beside a raster opens as one, {mask} does not; restore or remove it")
 
     def _info(self, dataset: DatasetReader) -> RasterInfo:
         placed = not dataset.transform.is_identity
@@ -268,26 +335,37 @@ class GdalRaster:
             self.forget_handle()
             if self.damage is not None and self._blocks.independent:
                 return self._read_around(window)
-            block, reason = next(self._damaged(window), (window, str(error)))
+            # Where rows are decoded from those above, damage may lie above the window.
+            decoded = window if self._blocks.independent else Window(0, 0, window.bottom, self.info.width)
+            block, reason = next(self._damaged(decoded), (window, str(error)))
             raise self._error(block, reason) from None
 
     def read_once(self, window: Window) -> Pixels:
         """The pixels of a window, or `UnreadableError`: no second attempt, no verdict."""
-        part = RasterioWindow(window.left, window.top, window.width, window.height)
-        with damage_watch() as damage, self.source.settings():
+        dataset = self._dataset()
+        with self.source.settings(), damage_watch() as damage:
             try:
-                raw_CHW = self._dataset().read(list(self.bands), window=part)
-                valid_HW = self._valid(raw_CHW, part)
+                pixels = self._fetched(dataset, window)
                 if self._checksums is not None:
-                    wrong = self._checksums.wrong(self._dataset(), self._blocks.places(window))
+                    wrong = self._checksums.wrong(dataset, self._blocks.places(window))
                     damage.extend([wrong] if wrong else [])
-            except RasterioError as error:
-                if isinstance(error.__cause__, CPLE_OutOfMemoryError):
-                    raise MemoryError(one_line(error.__cause__)) from None  # noqa: TRY004 - it is no damage
-                damage.append(one_line(error.__cause__ or error))
+            except (RasterioError, CPLE_BaseError) as error:
+                damage.extend(map(one_line, _chain(error)))
         if damage:
-            raise UnreadableError(damage[0].replace(str(self.source.path), self.source.name))
-        return checked_pixels(raw_CHW, valid_HW)
+            _check_memory(damage)
+            raise UnreadableError(self.source.shown(damage[0]))
+        return pixels
+
+    def _fetched(self, dataset: DatasetReader, window: Window) -> Pixels:
+        # A VRT's blocks are not its files', nor are a mask's the raster's. Where damage makes blocks invalid
+        # both are read in whole blocks, else whether one is damaged would depend on the window.
+        virtual = self._blocks.driver == "VRT"
+        around = window
+        if self.damage is not None and (virtual or self._masked):
+            around = self._blocks.around(window, self.info.height, self.info.width)
+        seen = around if virtual else window
+        raw_CHW = dataset.read(list(self.bands), window=_as_rasterio(seen))[:, *_within(window, seen)]
+        return checked_pixels(raw_CHW, self._valid(dataset, raw_CHW, window, around))
 
     def _under(self, window: Window) -> Iterator[Window]:
         return self._blocks.under(window, self.info.height, self.info.width)
@@ -347,19 +425,29 @@ class GdalRaster:
     def _dataset(self) -> DatasetReader:
         if not hasattr(self._local, "dataset"):
             try:
-                self._local.dataset = self.source.open()
+                with self.source.settings():
+                    dataset = self.source.open()
+                    same = structure(dataset) == self._structure
             except InputError as error:
                 if self.source.remote:
                     raise UnreadableError(str(error)) from None
                 # Not to be taken for damaged pixels: a disk that is gone may come back.
                 raise DamageError(f"{error}; bring it back and run the same command again") from None
+            if not same and self.source.remote:
+                raise UnreadableError("it did not open as it did before")
+            if not same:
+                raise DamageError(f"{self.info.name} is not what it was; start anew with --overwrite")
+            self._local.dataset = dataset
         return self._local.dataset
 
-    def _valid(self, raw_CHW: NDArray[Any], part: RasterioWindow) -> NDArray[np.bool_]:
+    def _valid(
+        self, dataset: DatasetReader, raw_CHW: NDArray[Any], window: Window, around: Window
+    ) -> NDArray[np.bool_]:
         if self._alpha is not None and self.source.nodata is None:
-            return np.asarray(self._dataset().read(self._alpha, window=part) != 0)
+            return np.asarray(dataset.read(self._alpha, window=_as_rasterio(window)) != 0)
         if self._masked and self.source.nodata is None:
-            return np.asarray(self._dataset().dataset_mask(window=part) != 0)
+            mask_HW = dataset.dataset_mask(window=_as_rasterio(around))
+            return np.asarray(mask_HW[_within(window, around)] != 0)
         if all(value is None for value in self._nodata):
             return np.ones(raw_CHW.shape[1:], np.bool_)
         missing_CHW = np.stack([_equals(raw, v) for raw, v in zip(raw_CHW, self._nodata, strict=True)])
@@ -368,11 +456,54 @@ class GdalRaster:
         return np.asarray(~(missing_CHW.all(axis=0) if unsigned else missing_CHW.any(axis=0)))
 
 
+def structure(dataset: DatasetReader) -> object:
+    """What every handle on a file has in common."""
+    return (
+        dataset.shape,
+        dataset.dtypes,
+        dataset.block_shapes,
+        repr(dataset.nodatavals),  # NaN is not equal to itself
+        dataset.mask_flag_enums,
+        dataset.colorinterp,
+        dataset.overviews(1),
+        dataset.transform,
+        dataset.crs,
+    )
+
+
 def _is_split(dataset: DatasetReader) -> bool:
     """Whether GDAL makes rows out of one tall strip, which is decoded from its top to any of them."""
-    first, second = (dataset.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
-    rows = dataset.driver == "GTiff" and dataset.block_shapes[0][0] == 1 and dataset.height > 1
-    return bool(rows and first is not None and second is None)
+    if dataset.driver != "GTiff" or dataset.block_shapes[0][0] > 1 or dataset.height == 1:
+        return False
+    rows = (0, 1, dataset.height // 2, dataset.height - 1)
+    try:
+        first, *others = (dataset.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in rows)
+    except CPLE_BaseError:
+        return False  # the table of blocks is damaged, as every read will tell
+    return first is not None and not any(others)
+
+
+def _as_rasterio(window: Window) -> RasterioWindow:
+    return RasterioWindow(window.left, window.top, window.width, window.height)
+
+
+def _within(window: Window, outer: Window) -> tuple[slice, slice]:
+    return window.shifted(-outer.top, -outer.left).slices
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it: that GDAL lacked memory is the last of several."""
+    while True:
+        yield error
+        if error.__cause__ is None:
+            return
+        error = error.__cause__
+
+
+def _check_memory(complaints: list[str]) -> None:
+    for text in complaints:
+        if MEMORY.search(text):
+            raise MemoryError(f"GDAL: {text}")
 
 
 def _equals(raw_HW: NDArray[Any], value: float | None) -> NDArray[np.bool_]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import http.client
 import re
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from tiler.errors import InputError, RemoteError, one_line
-from tiler.readers.gdal import GdalRaster, UnreadableError
+from tiler.readers.gdal import GdalRaster, UnopenedError, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,8 +91,11 @@ def _headers(url: str) -> str:
             size = response.headers.get("Content-Range", "").rpartition("/")[2]
             size = size or response.headers.get("Content-Length", "")
             tags = (response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), size)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise UnreadableError(one_line(error)) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnreadableError(one_line(error)) from None
+        raise UnreadableError(one_line(error) or type(error).__name__) from None
     return " ".join(tag for tag in tags if tag)
 
 
@@ -110,7 +114,7 @@ def _repeated(call: Callable[[], Result], url: str) -> Result:
         ) from None
 
 
-def open_remote(source: Source) -> GdalRaster:
+def open_remote(source: Source, full: tuple[int, int] | None = None) -> GdalRaster:
     """A raster at an address.
 
     Raises
@@ -120,16 +124,16 @@ def open_remote(source: Source) -> GdalRaster:
     InputError
         if it can, and is no raster.
     """
-    return _repeated(lambda: _opened(source), str(source.path))
+    return _repeated(lambda: _opened(source, full), str(source.path))
 
 
-def _opened(source: Source) -> GdalRaster:
+def _opened(source: Source, full: tuple[int, int] | None) -> GdalRaster:
     try:
-        return GdalRaster(source)
-    except InputError as error:
-        if re.search(r"HTTP|CURL", str(error)):
-            raise UnreadableError(str(error)) from None
-        raise
+        return GdalRaster(source, full=full)
+    except UnopenedError as error:
+        if "not recognized" in str(error):
+            raise
+        raise UnreadableError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,17 +157,29 @@ class RemoteRaster:
         RemoteError
             if they cannot be fetched, or the file has changed since it was opened.
         """
-        pixels = _repeated(lambda: self._once(window), self.url)
-        if remote_version(self.url) != self.version:
-            raise RemoteError(
-                f"{shown(self.url)} changed while it was read; start anew with --overwrite, or download it"
-            )
-        return pixels
+        try:
+            return self._once(window)
+        except UnreadableError:
+            time.sleep(PAUSES[0])
+        return _repeated(lambda: self._again(window), self.url)
+
+    def _again(self, window: Window) -> Pixels:
+        # GDAL asks a server that is down for every block, so it is asked by ourselves first.
+        self._check_version()
+        return self._once(window)
 
     def _once(self, window: Window) -> Pixels:
         try:
-            return self.raster.read_once(window)
+            pixels = self.raster.read_once(window)
         except UnreadableError:
             # What the handle has fetched may be a part of what it should be.
             self.raster.forget_handle()
             raise
+        self._check_version()
+        return pixels
+
+    def _check_version(self) -> None:
+        if _headers(self.url) != self.version:
+            raise RemoteError(
+                f"{shown(self.url)} changed while it was read; start anew with --overwrite, or download it"
+            )
