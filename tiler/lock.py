@@ -28,11 +28,6 @@ class RunLock:
         self.alone = False
         """Whether nobody else can hold it now."""
 
-    @property
-    def held(self) -> bool:
-        """Whether this process holds it."""
-        return self._file is not None
-
     def acquire(self, *, shared: bool = False, note: str = "") -> bool:
         """Take the lock, which this process does not hold, if it is free; never waits.
 
