@@ -21,7 +21,7 @@ from tiler.damage import DamageLog
 from tiler.errors import InputError, RemoteError, TilerError
 from tiler.geometry import Window
 from tiler.open import open_raster
-from tiler.readers import gdal, remote
+from tiler.readers import remote, source
 from unruly import Unruly
 
 SIDE = 500
@@ -78,7 +78,7 @@ def server(running, monkeypatch):
     """A server that behaves, until told otherwise, and clients in a hurry."""
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01))
     monkeypatch.setattr(remote, "TIMEOUT", 1.0)
-    monkeypatch.setitem(gdal.FETCHING, "low_speed_time", "1")
+    monkeypatch.setitem(source.FETCHING, "low_speed_time", "1")
     running.tell()
     return running
 

@@ -19,7 +19,8 @@ import rasterio
 
 from tiler import __version__
 from tiler.errors import DamageError, InputError
-from tiler.readers.remote import is_remote, remote_version
+from tiler.readers.address import is_remote
+from tiler.readers.remote import remote_version
 
 if TYPE_CHECKING:
     from tiler.job import Job

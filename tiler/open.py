@@ -6,6 +6,7 @@ Everything about resolution, bands and formats is settled here; the engine only 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from xml.etree import ElementTree as ET
@@ -13,9 +14,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from tiler.errors import InputError, UsageError
-from tiler.readers.gdal import DRIVERS, LABEL_DTYPES, MAX_PIXELS, GdalRaster, Source
-from tiler.readers.remote import RemoteRaster, address, is_remote, open_remote, remote_version, shown
+from tiler.readers.address import address, is_remote, shown
+from tiler.readers.gdal import MAX_PIXELS, GdalRaster
+from tiler.readers.remote import RemoteRaster, open_remote, remote_version
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
+from tiler.readers.source import DRIVERS, LABEL_DTYPES, Source
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -99,9 +102,16 @@ def open_for_model(
     InputError
         if the raster cannot serve the model.
     """
-    native = open_raster(
-        path, bands=bands, nodata=nodata, allow_vrt=allow_vrt, allow_remote=allow_remote, damage=damage
+    opened = partial(
+        open_raster,
+        path,
+        bands=bands,
+        nodata=nodata,
+        allow_vrt=allow_vrt,
+        allow_remote=allow_remote,
+        damage=damage,
     )
+    native = opened()
     if native.info.bands != len(spec.bands):
         choose = "; choose them with --bands, e.g. --bands " + ",".join(
             map(str, range(1, len(spec.bands) + 1))
@@ -112,17 +122,7 @@ def open_for_model(
         )
     if resolution is None:
         resolution = _resolution_for(native.info, spec.resolution)
-    if resolution == "native":
-        return native
-    return open_raster(
-        path,
-        bands=bands,
-        nodata=nodata,
-        resolution=resolution,
-        allow_vrt=allow_vrt,
-        allow_remote=allow_remote,
-        damage=damage,
-    )
+    return native if resolution == "native" else opened(resolution=resolution)
 
 
 def _resolution_for(info: RasterInfo, wanted: float | None) -> Resolution:

@@ -1,7 +1,6 @@
 """Raster files through rasterio: GeoTIFF, COG, JPEG 2000, PNG, JPEG, and VRT when asked for.
 
-Only named drivers are tried, so that a text file called ``x.tif`` that is really VRT or WMS fetches
-nothing. Each thread reads through a handle of its own. GDAL reports success for damaged JPEG tiles and
+Each thread reads through a handle of its own. GDAL reports success for damaged JPEG tiles and
 only logs it; a log record during a read therefore counts as damage (`tiler.readers.watch`).
 """
 
@@ -9,21 +8,14 @@ from __future__ import annotations
 
 import re
 import threading
-import warnings
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import count, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 
 import numpy as np
-import rasterio
 from rasterio._err import CPLE_BaseError  # no public name, and no RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader
-from rasterio.windows import Window as RasterioWindow
+from rasterio.errors import RasterioError
 
 from tiler.damage import Damage
 from tiler.errors import DamageError, InputError, one_line
@@ -32,173 +24,28 @@ from tiler.pixels import Pixels, checked_pixels
 from tiler.ports import RasterInfo
 from tiler.readers.checksum import BlockChecksums
 from tiler.readers.ground import pixel_size
+from tiler.readers.layout import ONE_STRIP, BlockShape, is_split
+from tiler.readers.source import Source, as_rasterio, structure
 from tiler.readers.watch import damage_watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
     from tiler.damage import DamageLog
 
-DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
-DTYPES: Final = ("uint8", "uint16", "int16", "float32")
-LABEL_DTYPES: Final = ("uint8", "uint16", "int16", "int8", "uint32", "int32")
 MAX_PIXELS: Final = 10**13
 """More than this is a damaged header, not a raster."""
 
-ONE_STRIP: Final = "one-strip TIFF"
-SEQUENTIAL: Final = ("PNG", "JPEG", ONE_STRIP)
-"""Drivers of files without blocks of their own: after damage nothing in them can be trusted."""
-LARGEST_BLOCK: Final = 1 << 24
-"""Pixels; a file of larger blocks is as good as one without."""
-SETTINGS: Final = {
-    # The fast way to read a whole PNG returns zeros, and success, for one that is cut short (GDAL 3.10).
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
-    # Threads of GDAL's own lose the errors of damaged JPEG 2000 blocks.
-    "GDAL_NUM_THREADS": "1",
-    "GTIFF_IGNORE_READ_ERRORS": "NO",
-    # Else handles on a VRT share their sources, and what is cached of them.
-    "VRT_SHARED_SOURCE": "YES",
-}
-"""So that damage is an error, whatever the environment says."""
-REMOTE_SETTINGS: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "FALSE"}
-"""No sidecars are looked for."""
-FETCHING: Final = {
-    # A signed address is good for GET only, so HEAD is not asked.
-    "use_head": "no",
-    "list_dir": "no",
-    "empty_dir": "yes",
-    # It is `tiler.readers.remote` that tries again.
-    "max_retry": "0",
-    "connecttimeout": "10",
-    # A server slower than 100 bytes a second for 20 seconds is given up.
-    "low_speed_limit": "100",
-    "low_speed_time": "20",
-}
-"""How GDAL fetches: part of the name, because settings of the main thread reach the others."""
 MAX_BLOCK: Final = 1 << 30
 """Bytes; GDAL decodes a block at once, and a damaged header may ask for any number of them."""
 MEMORY: Final = re.compile(r"out of memory|cannot allocate|insufficient memory", re.IGNORECASE)
 
-_serial = count(1)
-_opening = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class BlockShape:
-    """The blocks in which a file is compressed."""
-
-    height: int
-    width: int
-    driver: str
-
-    @property
-    def independent(self) -> bool:
-        """Whether a damaged block leaves the others readable."""
-        return self.driver not in SEQUENTIAL and self.height * self.width <= LARGEST_BLOCK
-
-    def places(self, window: Window) -> Iterator[tuple[int, int]]:
-        """Row and column of every block that a window touches."""
-        rows = range(window.top // self.height, -(-window.bottom // self.height))
-        columns = range(window.left // self.width, -(-window.right // self.width))
-        return product(rows, columns)
-
-    def under(self, window: Window, height: int, width: int) -> Iterator[Window]:
-        """The blocks that a window of a raster of this size touches, row by row."""
-        for row, column in self.places(window):
-            top, left = row * self.height, column * self.width
-            yield Window(top, left, min(top + self.height, height), min(left + self.width, width))
-
-    def around(self, window: Window, height: int, width: int) -> Window:
-        """A window rounded outward to whole blocks."""
-        top, left = window.top // self.height * self.height, window.left // self.width * self.width
-        bottom = -(-window.bottom // self.height) * self.height
-        right = -(-window.right // self.width) * self.width
-        return Window(top, left, min(bottom, height), min(right, width))
-
-
-class UnopenedError(InputError):
-    """No driver can open it; of an address, perhaps for lack of an answer."""
-
 
 class UnreadableError(Exception):
     """Pixels could not be read, for whatever reason; what that means is for the caller to say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Which pixels of a file are meant."""
-
-    path: Path | str
-    """A file, or an http(s) address."""
-    drivers: tuple[str, ...] = DRIVERS
-    bands: tuple[int, ...] | None = None
-    """Band numbers from 1; None: all but alpha."""
-    nodata: float | None = None
-    """Overrides what the file says."""
-    dtypes: tuple[str, ...] = DTYPES
-    """Types of pixels that are understood."""
-    overview: int | None = None
-    """Index of an overview to read instead of the full resolution."""
-
-    @property
-    def remote(self) -> bool:
-        """Whether it is fetched from an address."""
-        return isinstance(self.path, str)
-
-    @property
-    def name(self) -> str:
-        """For messages: an address without its query, which may hold a signature."""
-        return str(self.path).partition("?")[0] if self.remote else str(self.path)
-
-    def open(self) -> DatasetReader:
-        """A new handle.
-
-        Raises
-        ------
-        InputError
-            if there is no such file, or none of the drivers can open it.
-        """
-        level = {} if self.overview is None else {"overview_level": self.overview}
-        try:
-            # Python's warning filters are shared by all threads, hence the lock.
-            with nullcontext() if self.remote else _opening, warnings.catch_warnings(), self.settings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = DatasetReader(self._gdal_name(), driver=list(self.drivers), **level)
-                # Masks and overviews are looked for when they are asked for: now, and what fails now raises.
-                structure(dataset)
-                return dataset
-        except (RasterioError, CPLE_BaseError, UnicodeEncodeError) as error:
-            reason = self.shown(str(error))
-            raise UnopenedError(f"cannot open {self.name} as a raster: {reason}{self._hint()}") from None
-
-    def settings(self) -> rasterio.Env:
-        """GDAL's settings while the file is opened or read."""
-        return rasterio.Env(**SETTINGS, **(REMOTE_SETTINGS if self.remote else {}))
-
-    def shown(self, text: str) -> str:
-        """A message of GDAL's on one line, without signatures and its own names for an address."""
-        if self.remote:
-            text = re.sub(r"/?vsicurl\?[\w.~%&=+-]*", self.name, text)
-            text = re.sub(re.escape(str(self.path)) + r"(#\d+)?", self.name, text)
-        return " ".join(text.split())[:300]
-
-    def _gdal_name(self) -> str:
-        if isinstance(self.path, str):
-            # GDAL's caches outlive handles and keep what failed; what follows # is not sent, but their key.
-            return "/vsicurl?" + urlencode({**FETCHING, "url": f"{self.path}#{next(_serial)}"})
-        if not self.path.exists():
-            raise InputError(f"no such file: {self.path}")
-        if not self.path.is_file():
-            kind = "directory" if self.path.is_dir() else "device or pipe"
-            raise InputError(f"a raster is a file, got a {kind}: {self.path}")
-        return str(self.path.absolute())
-
-    def _hint(self) -> str:
-        if self.name.lower().endswith(".vrt") and "VRT" not in self.drivers:
-            return "; a VRT may name any file or address: pass --allow-vrt if you trust it"
-        return ""
 
 
 @dataclass(eq=False, slots=True)
@@ -258,7 +105,7 @@ class GdalRaster:
         told = self.source.nodata
         self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
         height, width = dataset.block_shapes[self.bands[0] - 1]
-        self._blocks = BlockShape(height, width, ONE_STRIP if _is_split(dataset) else dataset.driver)
+        self._blocks = BlockShape(height, width, ONE_STRIP if is_split(dataset) else dataset.driver)
         used = self.bands if self._alpha is None else (*self.bands, self._alpha)
         # A handle of an overview does not say that its blocks are in another file.
         elsewhere = self.source.overview is not None and Path(f"{self.source.path}.ovr").exists()
@@ -353,7 +200,7 @@ class GdalRaster:
                 damage.extend(map(one_line, _chain(error)))
         if damage:
             _check_memory(damage)
-            raise UnreadableError(self.source.shown(damage[0]))
+            raise UnreadableError(self.source.cleaned(damage[0]))
         return pixels
 
     def _fetched(self, dataset: DatasetReader, window: Window) -> Pixels:
@@ -364,7 +211,7 @@ class GdalRaster:
         if self.damage is not None and (virtual or self._masked):
             around = self._blocks.around(window, self.info.height, self.info.width)
         seen = around if virtual else window
-        raw_CHW = dataset.read(list(self.bands), window=_as_rasterio(seen))[:, *_within(window, seen)]
+        raw_CHW = dataset.read(list(self.bands), window=as_rasterio(seen))[:, *_within(window, seen)]
         return checked_pixels(raw_CHW, self._valid(dataset, raw_CHW, window, around))
 
     def _under(self, window: Window) -> Iterator[Window]:
@@ -444,9 +291,9 @@ class GdalRaster:
         self, dataset: DatasetReader, raw_CHW: NDArray[Any], window: Window, around: Window
     ) -> NDArray[np.bool_]:
         if self._alpha is not None and self.source.nodata is None:
-            return np.asarray(dataset.read(self._alpha, window=_as_rasterio(window)) != 0)
+            return np.asarray(dataset.read(self._alpha, window=as_rasterio(window)) != 0)
         if self._masked and self.source.nodata is None:
-            mask_HW = dataset.dataset_mask(window=_as_rasterio(around))
+            mask_HW = dataset.dataset_mask(window=as_rasterio(around))
             return np.asarray(mask_HW[_within(window, around)] != 0)
         if all(value is None for value in self._nodata):
             return np.ones(raw_CHW.shape[1:], np.bool_)
@@ -454,37 +301,6 @@ class GdalRaster:
         # 0 or 255 in one band of three is a colour; -9999 in one band is no measurement.
         unsigned = raw_CHW.dtype.kind == "u"
         return np.asarray(~(missing_CHW.all(axis=0) if unsigned else missing_CHW.any(axis=0)))
-
-
-def structure(dataset: DatasetReader) -> object:
-    """What every handle on a file has in common."""
-    return (
-        dataset.shape,
-        dataset.dtypes,
-        dataset.block_shapes,
-        repr(dataset.nodatavals),  # NaN is not equal to itself
-        dataset.mask_flag_enums,
-        dataset.colorinterp,
-        dataset.overviews(1),
-        dataset.transform,
-        dataset.crs,
-    )
-
-
-def _is_split(dataset: DatasetReader) -> bool:
-    """Whether GDAL makes rows out of one tall strip, which is decoded from its top to any of them."""
-    if dataset.driver != "GTiff" or dataset.block_shapes[0][0] > 1 or dataset.height == 1:
-        return False
-    rows = (0, 1, dataset.height // 2, dataset.height - 1)
-    try:
-        first, *others = (dataset.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in rows)
-    except CPLE_BaseError:
-        return False  # the table of blocks is damaged, as every read will tell
-    return first is not None and not any(others)
-
-
-def _as_rasterio(window: Window) -> RasterioWindow:
-    return RasterioWindow(window.left, window.top, window.width, window.height)
 
 
 def _within(window: Window, outer: Window) -> tuple[slice, slice]:

@@ -8,25 +8,24 @@ made of two versions.
 from __future__ import annotations
 
 import http.client
-import re
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
 
-from tiler.errors import InputError, RemoteError, one_line
-from tiler.readers.gdal import GdalRaster, UnopenedError, UnreadableError
+from tiler.errors import RemoteError, one_line
+from tiler.readers.address import shown
+from tiler.readers.gdal import GdalRaster, UnreadableError
+from tiler.readers.source import UnopenedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tiler.geometry import Window
     from tiler.pixels import Pixels
     from tiler.ports import RasterInfo
-    from tiler.readers.gdal import Source
+    from tiler.readers.source import Source
 
 Result = TypeVar("Result")
 
@@ -34,42 +33,6 @@ PAUSES: Final = (0.5, 2.0, 5.0)
 """Seconds before each further attempt."""
 TIMEOUT: Final = 30.0
 """Seconds that a server may be silent."""
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether a path is an address; one letter before the colon is a drive."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None
-
-
-def address(path: str | Path) -> str:
-    """An http or https address; `pathlib` takes one of its slashes.
-
-    Raises
-    ------
-    InputError
-        if it is of another kind, or holds a password.
-    """
-    scheme, _, rest = str(path).partition(":")
-    # As a browser would write it: other letters than ASCII in %-signs.
-    url = quote(f"{scheme.lower()}://{rest.lstrip('/')}", safe="%/:=&?~#+!$,;'@()*[]")
-    if scheme.lower() not in {"http", "https"}:
-        raise InputError(f"an address begins with http:// or https://, got {scheme}:; download the file")
-    try:
-        place = urlsplit(url).netloc
-    except ValueError as error:
-        raise InputError(f"an address is like https://host/scene.tif, got {path}: {error}") from None
-    if "@" in place:
-        raise InputError("an address holds no user name or password, got one; use a signed address")
-    return url
-
-
-def shown(url: str) -> str:
-    """An address without its query, which may hold a signature.
-
-    >>> shown("https://example.org/a.tif?token=secret")
-    'https://example.org/a.tif'
-    """
-    return urlunsplit((*urlsplit(url)[:3], "", ""))
 
 
 def remote_version(url: str) -> str:

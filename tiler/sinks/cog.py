@@ -16,8 +16,9 @@ from tiler.errors import OutputError, one_line
 from tiler.finish import SCALE
 from tiler.flow import prefetch
 from tiler.kernels import NODATA
+from tiler.readers.source import as_rasterio
 from tiler.readers.watch import damage_watch
-from tiler.sinks.scratch import CURE, TILE, ScratchTiff, as_rasterio, checksum
+from tiler.sinks.scratch import CURE, TILE, ScratchTiff, checksum
 
 if TYPE_CHECKING:
     from pathlib import Path

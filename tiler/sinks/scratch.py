@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterioWindow
 
 from tiler.blocks import BlockGrid
 from tiler.errors import OutputError, one_line
 from tiler.kernels import NODATA
+from tiler.readers.source import as_rasterio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,8 +83,3 @@ class ScratchTiff:
 def checksum(planes_QHW: NDArray[np.uint8]) -> int:
     """CRC-32 of an array's bytes."""
     return zlib.crc32(np.ascontiguousarray(planes_QHW).data)
-
-
-def as_rasterio(window: Window) -> RasterioWindow:
-    """The same window in rasterio's terms."""
-    return RasterioWindow(window.left, window.top, window.width, window.height)
