@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import networks
+from tiler import twins
 from tiler.backends.function import FunctionBackend
 from tiler.blocks import BlockGrid, BlockSet
 from tiler.engine import segment_blocks
@@ -121,10 +122,11 @@ class ScoreFinisher(Finisher):
 
     worst = 0.0
 
-    def __call__(self, scores_KHW, valid_HW):
-        off = np.abs(scores_KHW - np.array([1, -3], np.float32)[:, None, None])
+    def __call__(self, scores_KHW, valid_HW, at=(0, 0)):
+        part_KHW = twins.part(scores_KHW, at, valid_HW)
+        off = np.abs(part_KHW - np.array([1, -3], np.float32)[:, None, None])
         type(self).worst = max(self.worst, float(off.max(where=valid_HW, initial=0)))
-        return super().__call__(scores_KHW, valid_HW)
+        return super().__call__(scores_KHW, valid_HW, at)
 
 
 def test_habitat_mapper_a_skipped_tile_does_not_leak_into_its_neighbours():

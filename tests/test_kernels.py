@@ -20,55 +20,86 @@ SCORES = hnp.arrays(
 )
 
 
-def valid_like(scores_KHW, seed):
-    """A random mask."""
-    return np.random.default_rng(seed).random(scores_KHW.shape[1:]) < 0.8
+AT = st.tuples(st.integers(0, 3), st.integers(0, 3))
+"""Where the part of a tile begins that a kernel works on."""
+
+
+def valid_like(scores_KHW, seed, at=(0, 0)):
+    """A random mask of what is left of the scores from ``at`` on."""
+    height, width = (max(n - a, 0) for n, a in zip(scores_KHW.shape[1:], at, strict=True))
+    return np.random.default_rng(seed).random((height, width)) < 0.8
 
 
 @pytest.mark.parametrize("name", ["softmax_bytes", "sigmoid_bytes", "probability_bytes"])
-@given(scores_KHW=SCORES, seed=st.integers(0, 99))
-def test_bytes_of_probabilities(name, scores_KHW, seed):
+@given(scores_KHW=SCORES, at=AT, seed=st.integers(0, 99))
+def test_bytes_of_probabilities(name, scores_KHW, at, seed):
     """Within one level: exp may differ in its last bit; nodata exactly."""
-    valid_HW = valid_like(scores_KHW, seed)
-    fast, slow = np.empty(scores_KHW.shape, np.uint8), np.empty(scores_KHW.shape, np.uint8)
-    getattr(kernels, name)(scores_KHW, valid_HW, fast)
-    getattr(twins, name)(scores_KHW, valid_HW, slow)
-    assert np.abs(fast.astype(int) - slow).max() <= 1
+    valid_HW = valid_like(scores_KHW, seed, at)
+    fast, slow = (np.empty((len(scores_KHW), *valid_HW.shape), np.uint8) for _ in range(2))
+    getattr(kernels, name)(scores_KHW, at, valid_HW, fast)
+    getattr(twins, name)(scores_KHW, at, valid_HW, slow)
+    assert np.abs(fast.astype(int) - slow).max(initial=0) <= 1
     np.testing.assert_array_equal((fast == NODATA).all(axis=0), ~valid_HW)
     assert fast[:, valid_HW].max(initial=0) <= 254
 
 
-@given(scores_KHW=SCORES, seed=st.integers(0, 99))
-def test_argmax(scores_KHW, seed):
+@given(scores_KHW=SCORES, at=AT, seed=st.integers(0, 99))
+def test_argmax(scores_KHW, at, seed):
     """Ties go to the first class, as in numpy."""
     scores_KHW = np.round(scores_KHW / 30)
-    valid_HW = valid_like(scores_KHW, seed)
+    valid_HW = valid_like(scores_KHW, seed, at)
     fast, slow = np.empty(valid_HW.shape, np.uint8), np.empty(valid_HW.shape, np.uint8)
-    kernels.argmax(scores_KHW, valid_HW, fast)
-    twins.argmax(scores_KHW, valid_HW, slow)
+    kernels.argmax(scores_KHW, at, valid_HW, fast)
+    twins.argmax(scores_KHW, at, valid_HW, slow)
     np.testing.assert_array_equal(fast, slow)
 
 
-@given(scores_KHW=SCORES, limit=st.floats(-50, 50), seed=st.integers(0, 99))
-def test_at_least(scores_KHW, limit, seed):
+@given(scores_KHW=SCORES, at=AT, limit=st.floats(-50, 50), seed=st.integers(0, 99))
+def test_at_least(scores_KHW, at, limit, seed):
     """The limit itself counts."""
-    valid_HW = valid_like(scores_KHW, seed)
+    valid_HW = valid_like(scores_KHW, seed, at)
     fast, slow = np.empty(valid_HW.shape, np.uint8), np.empty(valid_HW.shape, np.uint8)
-    kernels.at_least(scores_KHW[0], valid_HW, limit, fast)
-    twins.at_least(scores_KHW[0], valid_HW, limit, slow)
+    kernels.at_least(scores_KHW[0], at, valid_HW, limit, fast)
+    twins.at_least(scores_KHW[0], at, valid_HW, limit, slow)
     np.testing.assert_array_equal(fast, slow)
 
 
-@given(scores_KHW=SCORES, seed=st.integers(0, 99))
-def test_accumulate(scores_KHW, seed):
-    """The same sums, to the last bits that a fused multiply-add may change."""
+@given(scores_KHW=SCORES, at=AT, to=AT, seed=st.integers(0, 99))
+def test_accumulate(scores_KHW, at, to, seed):
+    """The same sums, to the last bits that a fused multiply-add may change, and nothing beside them."""
     rng = np.random.default_rng(seed)
-    rows_H, columns_W = (rng.random(n, np.float32) for n in scores_KHW.shape[1:])
-    fast = rng.random(scores_KHW.shape, np.float32)
+    sides = valid_like(scores_KHW, seed, at).shape
+    rows_H, columns_W = (rng.random(n, np.float32) for n in sides)
+    fast = rng.random((len(scores_KHW), *(n + t + 2 for n, t in zip(sides, to, strict=True))), np.float32)
     slow = fast.copy()
-    kernels.accumulate(fast, scores_KHW, rows_H, columns_W)
-    twins.accumulate(slow, scores_KHW, rows_H, columns_W)
+    kernels.accumulate(fast, to, scores_KHW, at, rows_H, columns_W)
+    twins.accumulate(slow, to, scores_KHW, at, rows_H, columns_W)
     np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])
+@given(seed=st.integers(0, 99), sides=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 40)))
+def test_feed(dtype, seed, sides):
+    """To the last bit what the plain statement says, NaN under invalid pixels included."""
+    rng = np.random.default_rng(seed)
+    raw_CHW = (rng.normal(size=sides) * 100).astype(dtype)
+    valid_HW = rng.random(sides[1:]) < 0.8
+    if raw_CHW.dtype.kind == "f":
+        raw_CHW[:, ~valid_HW] = np.nan
+    fill_C, factors_2C = rng.integers(0, 99, sides[0]).astype(dtype), rng.random((2, sides[0]), np.float32)
+    fast, slow = np.empty(sides, np.float32), np.empty(sides, np.float32)
+    kernels.feed(raw_CHW, valid_HW, fill_C, factors_2C, fast)
+    twins.feed(raw_CHW, valid_HW, fill_C, factors_2C, slow)
+    np.testing.assert_array_equal(fast, slow)
+
+
+@given(values=hnp.arrays(np.uint8, st.integers(0, 99)))
+def test_count_values(values):
+    """Added to what was there."""
+    fast, slow = np.full(256, 7), np.full(256, 7)
+    kernels.count_values(values, fast)
+    twins.count_values(values, slow)
+    np.testing.assert_array_equal(fast, slow)
 
 
 ALL = np.ones((1, 3), bool)
@@ -111,7 +142,7 @@ def test_probabilities_come_back_by_the_scale():
     """Half a level is the largest error."""
     shares = np.linspace(0, 1, 999, dtype=np.float32).reshape(1, 1, -1)
     stored = np.empty(shares.shape, np.uint8)
-    kernels.probability_bytes(shares, np.ones(shares.shape[1:], bool), stored)
+    kernels.probability_bytes(shares, (0, 0), np.ones(shares.shape[1:], bool), stored)
     assert np.abs(stored * SCALE - shares).max() <= SCALE / 2 + 1e-6
 
 

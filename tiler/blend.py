@@ -34,6 +34,15 @@ class Rows:
     top: int
     planes_QHW: NDArray[np.uint8]
 
+    @property
+    def bottom(self) -> int:
+        """One past the last row."""
+        return self.top + len(self.planes_QHW[0])
+
+    def between(self, top: int, bottom: int) -> NDArray[np.uint8]:
+        """The planes of those of its rows that lie in ``[top, bottom)``, which may be none."""
+        return self.planes_QHW[:, max(top - self.top, 0) : max(bottom - self.top, 0)]
+
 
 class Band(Protocol):
     """Rows in the making; ``top`` is the first that has not left."""
@@ -60,7 +69,8 @@ class CoreBand:
     def add(self, prediction: Prediction) -> None:
         """Finish the core and put it in its place."""
         place = prediction.tile.share.shifted(-self.top, -self._left)
-        planes_QHW = self._finisher(prediction.scores_KHW, prediction.tile.valid_HW)
+        tile = prediction.tile
+        planes_QHW = self._finisher(prediction.scores_KHW, tile.valid_HW, tile.inset)
         self._planes_QHW[:, *place.slices] = planes_QHW
 
     def leave(self, bottom: int) -> Rows:
@@ -88,8 +98,10 @@ class BlendBand:
         place = tile.share.shifted(-self.top, -self._strip.window.left)
         rows, columns = tile.inset
         kernels.accumulate(
-            self._scores_KHW[:, *place.slices],
+            self._scores_KHW,
+            (place.top, place.left),
             prediction.scores_KHW,
+            tile.inset,
             grid.rows.weights(tile.row)[rows : rows + tile.share.height],
             grid.columns.weights(tile.column)[columns : columns + tile.share.width],
         )
@@ -98,7 +110,7 @@ class BlendBand:
     def leave(self, bottom: int) -> Rows:
         """Finish the rows and move what is below them up."""
         count = bottom - self.top
-        rows = Rows(self.top, self._finisher(self._scores_KHW[:, :count], self._valid_HW[:count]))
+        rows = Rows(self.top, self._finisher(self._scores_KHW, self._valid_HW[:count]))
         for array, blank in ((self._scores_KHW, 0.0), (self._valid_HW, False)):
             kept = array.shape[-2] - count
             array[..., :kept, :] = array[..., count:, :].copy()
@@ -121,28 +133,24 @@ def blend(predictions: Iterable[Prediction], strip: Strip, finisher: Finisher) -
         yield band.leave(strip.done(row))
 
 
-def cut_blocks(rows: Iterable[Rows], strip: Strip, side: int) -> Iterator[Block]:
+def cut_blocks(row_pieces: Iterable[Rows], strip: Strip, side: int) -> Iterator[Block]:
     """Cut rows into the blocks of a fixed grid of ``side`` pixels, independent of the tiles.
 
     The strip begins on that grid.
     """
-    waiting: list[NDArray[np.uint8]] = []
+    held: list[Rows] = []
     top = strip.window.top
-    for piece in rows:
-        waiting.append(piece.planes_QHW)
-        held_QHW = np.concatenate(waiting, axis=1) if len(waiting) > 1 else waiting[0]
-        bottom = top + held_QHW.shape[1]
-        end = bottom == strip.window.bottom
-        whole = bottom if end else top + (bottom - top) // side * side
-        yield from _block_rows(held_QHW[:, : whole - top], top, strip, side)
-        waiting = [held_QHW[:, whole - top :]]
-        top = whole
+    for rows in row_pieces:
+        held.append(rows)
+        while held and (bottom := min(top + side, strip.window.bottom)) <= held[-1].bottom:
+            yield from _block_row(held, top, bottom, strip, side)
+            held = [piece for piece in held if piece.bottom > bottom]
+            top = bottom
 
 
-def _block_rows(planes_QHW: NDArray[np.uint8], top: int, strip: Strip, side: int) -> Iterator[Block]:
-    for row in range(0, planes_QHW.shape[1], side):
-        for column in range(0, strip.window.width, side):
-            part_QHW = planes_QHW[:, row : row + side, column : column + side]
-            height, width = part_QHW.shape[1:]
-            left = strip.window.left + column
-            yield Block(Window(top + row, left, top + row + height, left + width), part_QHW.copy())
+def _block_row(held: list[Rows], top: int, bottom: int, strip: Strip, side: int) -> Iterator[Block]:
+    for left in range(strip.window.left, strip.window.right, side):
+        window = Window(top, left, bottom, min(left + side, strip.window.right))
+        columns = slice(left - strip.window.left, window.right - strip.window.left)
+        parts = [piece.between(top, bottom)[..., columns] for piece in held]
+        yield Block(window, np.concatenate(parts, axis=1))

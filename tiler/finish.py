@@ -17,6 +17,8 @@ from tiler.kernels import LEVELS, NODATA
 from tiler.options import OUTPUTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from tiler.spec import ModelSpec
@@ -76,32 +78,38 @@ class Finisher:
         """Class of each probability plane; a one-channel network scores its second class."""
         return tuple(c.name for c in self.spec.classes[-self.channels :])
 
-    def __call__(self, scores_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """The planes (Q, H, W); `NODATA` in all of them where not valid."""
+    def __call__(
+        self,
+        scores_KHW: NDArray[np.float32],
+        valid_HW: NDArray[np.bool_],
+        at: tuple[int, int] = (0, 0),
+    ) -> NDArray[np.uint8]:
+        """The planes (Q, H, W) of the scores from row and column ``at`` on; `NODATA` where not valid."""
         planes_QHW = np.empty((self.planes, *valid_HW.shape), np.uint8)
         if self.label_planes:
-            self._labels(scores_KHW, valid_HW, planes_QHW[: self.label_planes])
+            self._labels(scores_KHW, at, valid_HW, planes_QHW[: self.label_planes])
         if self.probability_planes:
-            self._probabilities(scores_KHW, valid_HW, planes_QHW[self.label_planes :])
+            kernel = self._probability_kernel
+            kernel(scores_KHW, at, valid_HW, planes_QHW[self.label_planes :])
         return planes_QHW
 
     def _labels(
-        self, scores_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], out_QHW: NDArray[np.uint8]
+        self,
+        scores_KHW: NDArray[np.float32],
+        at: tuple[int, int],
+        valid_HW: NDArray[np.bool_],
+        out_QHW: NDArray[np.uint8],
     ) -> None:
         if self.channels > 1 and not self.multilabel:
-            kernels.argmax(scores_KHW, valid_HW, out_QHW[0])
+            kernels.argmax(scores_KHW, at, valid_HW, out_QHW[0])
             return
         threshold = self.spec.threshold
         limit = math.log(threshold / (1 - threshold)) if self.spec.activation == "logits" else threshold
         for scores_HW, out_HW in zip(scores_KHW, out_QHW, strict=True):
-            kernels.at_least(scores_HW, valid_HW, limit, out_HW)
+            kernels.at_least(scores_HW, at, valid_HW, limit, out_HW)
 
-    def _probabilities(
-        self, scores_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], out_KHW: NDArray[np.uint8]
-    ) -> None:
+    @property
+    def _probability_kernel(self) -> Callable[..., None]:
         if self.spec.activation != "logits":
-            kernels.probability_bytes(scores_KHW, valid_HW, out_KHW)
-        elif self.channels == 1:
-            kernels.sigmoid_bytes(scores_KHW, valid_HW, out_KHW)
-        else:
-            kernels.softmax_bytes(scores_KHW, valid_HW, out_KHW)
+            return kernels.probability_bytes
+        return kernels.sigmoid_bytes if self.channels == 1 else kernels.softmax_bytes

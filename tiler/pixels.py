@@ -55,12 +55,18 @@ def fill_invalid(pixels: Pixels, fill_C: NDArray[Any]) -> NDArray[Any]:
     return np.where(pixels.valid_HW, pixels.raw_CHW, fill_C[:, None, None])
 
 
+def factors(spec: ModelSpec) -> NDArray[np.float32]:
+    """Per band what raw pixels are multiplied by, and what is then subtracted: shape (2, C)."""
+    bands = len(spec.bands)
+    std_C = np.array(spec.std or (1.0,) * bands)
+    scale_C, mean_C = np.array(spec.scale or (1.0,) * bands), np.array(spec.mean or (0.0,) * bands)
+    return np.stack([scale_C / std_C, mean_C / std_C]).astype(np.float32)
+
+
 def normalise(raw_CHW: NDArray[Any], spec: ModelSpec) -> NDArray[np.float32]:
     """Scale, centre and divide each band: ``(raw * scale - mean) / std``, as float32."""
-    bands = len(spec.bands)
-    scale_C = np.array(spec.scale or (1.0,) * bands) / np.array(spec.std or (1.0,) * bands)
-    shift_C = np.array(spec.mean or (0.0,) * bands) / np.array(spec.std or (1.0,) * bands)
+    scale_C, shift_C = factors(spec)
     out_CHW = raw_CHW.astype(np.float32)
-    out_CHW *= scale_C.astype(np.float32)[:, None, None]
-    out_CHW -= shift_C.astype(np.float32)[:, None, None]
+    out_CHW *= scale_C[:, None, None]
+    out_CHW -= shift_C[:, None, None]
     return out_CHW

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """A tile and the network's scores for the pixels it contributes to."""
+    """A tile and the network's scores for it."""
 
     tile: Tile
     scores_KHW: NDArray[np.float32]
-    """Of ``tile.share``."""
+    """Of the whole tile, contiguous; those of ``tile.share`` begin at ``tile.inset``."""
 
 
 def predict(tiles: Generator[Tile], backend: Backend, batch: int, depth: int) -> Iterator[Prediction]:
@@ -45,7 +45,9 @@ def _batched(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
 
 
 def _predict_batch(group: list[Tile], backend: Backend) -> list[Prediction]:
-    batch_NCHW = np.stack([tile.input_CHW for tile in group])
+    # A tile alone needs no copy.
+    inputs = [tile.input_CHW for tile in group]
+    batch_NCHW = inputs[0][None] if len(inputs) == 1 else np.stack(inputs)
     scores_NKHW = backend.predict(batch_NCHW)
     if scores_NKHW.shape[0] != len(group) or scores_NKHW.shape[2:] != batch_NCHW.shape[2:]:
         raise InputError(
@@ -57,9 +59,4 @@ def _predict_batch(group: list[Tile], backend: Backend) -> list[Prediction]:
             f"the network's scores are numbers, got NaN or infinity at {group[0].share}; check its input "
             "scaling, and its weights for float16 overflow"
         )
-    return [Prediction(tile, _share(tile, scores_NKHW[n])) for n, tile in enumerate(group)]
-
-
-def _share(tile: Tile, scores_KHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    rows, columns = tile.inset
-    return scores_KHW[:, rows : rows + tile.share.height, columns : columns + tile.share.width]
+    return [Prediction(tile, np.ascontiguousarray(scores_NKHW[n])) for n, tile in enumerate(group)]

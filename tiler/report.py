@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiler import kernels
 from tiler.kernels import NODATA
 from tiler.readers.ground import pixel_area
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tiler.finish import Finisher
     from tiler.ports import Block, RasterInfo
 
@@ -107,18 +106,15 @@ class Tally:
         """Count a block."""
         planes_QHW = block.planes_QHW
         self.valid_pixels += int(np.count_nonzero(planes_QHW[0] != NODATA))
-        counts_QV = np.array(
-            [np.bincount(plane.ravel(), minlength=256) for plane in self._labels(planes_QHW)]
-        )
+        counts_QV = np.zeros_like(self._counts_QV)
+        for plane_HW, counts_V in zip(planes_QHW, counts_QV, strict=False):
+            kernels.count_values(np.ravel(plane_HW), counts_V)
         if not counts_QV.size:
             return
         self._counts_QV += counts_QV
         if self._info.crs and self._info.transform is not None:
             area = pixel_area(self._info.crs, self._info.transform, block.window)
             self._areas_QV += counts_QV * (np.nan if area is None else area)
-
-    def _labels(self, planes_QHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return planes_QHW[: self._finisher.label_planes]
 
     def classes(self) -> tuple[ClassTally, ...]:
         """The counts: of each value of the one label plane, or of the ones of each."""

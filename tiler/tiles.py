@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiler import kernels
 from tiler.errors import InputError
 from tiler.flow import prefetch
 from tiler.geometry import Window
-from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
+from tiler.pixels import Pixels, factors, fill_invalid, fill_values
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -40,7 +41,7 @@ class Tile:
     """Where ``share`` begins inside the tile: (rows, columns)."""
     input_CHW: NDArray[Any]
     valid_HW: NDArray[np.bool_]
-    """Of ``share``."""
+    """Of ``share``, contiguous."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +83,8 @@ class TileReader:
         valid_HW = pixels.valid_HW[inset[0] :, inset[1] :][: share.height, : share.width]
         if not valid_HW.any():
             return None
-        return Tile(row, column, share, inset, network_input(pixels, self.spec, self.dtype), valid_HW)
+        input_CHW = network_input(pixels, self.spec, self.dtype)
+        return Tile(row, column, share, inset, input_CHW, np.ascontiguousarray(valid_HW))
 
 
 def _tile_window(grid: TileGrid, top: int, left: int) -> Window:
@@ -91,11 +93,16 @@ def _tile_window(grid: TileGrid, top: int, left: int) -> Window:
 
 
 def network_input(pixels: Pixels, spec: ModelSpec, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Filled pixels as the network wants them: raw in its integer dtype, or normalised."""
-    filled_CHW = fill_invalid(pixels, fill_values(spec, pixels.raw_CHW.dtype))
+    """Filled pixels as the network wants them: raw in its integer dtype, or as `tiler.pixels.normalise` says.
+
+    Filling and normalising are one pass over the pixels.
+    """
+    fill_C = fill_values(spec, pixels.raw_CHW.dtype)
     if dtype.kind == "u":
-        return filled_CHW.astype(dtype, casting="safe", copy=False)
-    return normalise(filled_CHW, spec).astype(dtype, copy=False)
+        return fill_invalid(pixels, fill_C).astype(dtype, casting="safe", copy=False)
+    out_CHW = np.empty(pixels.raw_CHW.shape, np.float32)
+    kernels.feed(pixels.raw_CHW, pixels.valid_HW, fill_C, factors(spec), out_CHW)
+    return out_CHW.astype(dtype, copy=False)
 
 
 def read_mirrored(raster: Raster, window: Window) -> Pixels:
