@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Final
 
 from tiler.blocks import BlockSet
 from tiler.events import Finishing
+from tiler.flow import prefetch
 from tiler.ports import Block
 from tiler.report import Tally
 from tiler.sinks.cog import build_cog
@@ -14,11 +15,15 @@ from tiler.sinks.regrid import source_grid_blocks
 from tiler.sinks.scratch import ScratchTiff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator
 
     from tiler.compute import Work
+    from tiler.geometry import Window
     from tiler.outputs import Outputs
     from tiler.store import BlockStore
+
+DECODED_AHEAD: Final = 4
+"""Blocks that are read while one is written."""
 
 
 def assemble(work: Work, outputs: Outputs) -> Tally:
@@ -41,23 +46,28 @@ def assemble(work: Work, outputs: Outputs) -> Tally:
             path = work.folder.path / f"{product.kind}.tif"
             scratches.append(ScratchTiff(path, info, product.planes, work.plan.block))
             stack.callback(scratches[-1].close)
-        for block in _blocks(work):
-            tally.add(block)
-            for scratch in scratches:
-                scratch.write(block)
+        with closing(_blocks(work)) as blocks:
+            for block in blocks:
+                tally.add(block)
+                for scratch in scratches:
+                    scratch.write(block)
         for scratch, product in zip(scratches, products, strict=True):
             build_cog(scratch, product, work.folder.place(product.path))
             scratch.path.unlink()
     return tally
 
 
-def _blocks(work: Work) -> Iterable[Block]:
+def _blocks(work: Work) -> Generator[Block]:
     """The blocks of the output's grid."""
     if work.job.options.grid == "source":
         return source_grid_blocks(work.store, work.job.native)
     return _stored(work.store)
 
 
-def _stored(store: BlockStore) -> Iterator[Block]:
-    for window in BlockSet.all(store.grid):
-        yield Block(window, store.read(*store.grid.place(window)))
+def _stored(store: BlockStore) -> Generator[Block]:
+    """Every block, decoded ahead of the writer."""
+
+    def read(window: Window) -> Block:
+        return Block(window, store.read(*store.grid.place(window)))
+
+    return prefetch(read, BlockSet.all(store.grid), DECODED_AHEAD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiler import __version__
@@ -12,15 +13,13 @@ from tiler.damage import DamageLog
 from tiler.fingerprint import stamps
 from tiler.finish import Finisher
 from tiler.model import Model
-from tiler.open import open_for_model, open_raster
+from tiler.open import open_for_model, open_mask, open_raster
 from tiler.options import RunOptions
 from tiler.planning import Cut, Plan, fitted, make_cut, make_plan
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tiler.outputs import Outputs
     from tiler.ports import Raster, RasterInfo
 
@@ -74,6 +73,7 @@ class Job:
             "grid": self.options.grid,
             "bands": self.options.bands,
             "nodata": self.options.nodata,
+            "mask": None if self.options.mask is None else Path(self.options.mask).name,
         }
 
     @property
@@ -132,15 +132,16 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
     }
     native = open_raster(source, **how)
     raster = open_for_model(source, model.spec, resolution=options.resolution, **how)  # type: ignore[arg-type] # checked by RunOptions
+    mask = None if options.mask is None else open_mask(Path(options.mask), raster.info)
     return Job(
         native=native,
-        reader=TileReader(raster, model.spec, model.dtype),
+        reader=TileReader(raster, model.spec, model.dtype, mask),
         model=model,
         finisher=Finisher(model.spec, model.channels, options.output),
         options=options,
         cut=make_cut(raster.info, model, options),
         damage=damage,
-        stamps=stamps(native.info.files),
+        stamps=stamps((*native.info.files, *([] if options.mask is None else [options.mask]))),
     )
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from tiler.errors import InputError, UsageError
 from tiler.readers.address import address, is_remote, shown
 from tiler.readers.gdal import MAX_PIXELS, GdalRaster
+from tiler.readers.mask import RasterMask, VectorMask
+from tiler.readers.polygons import VECTOR, read_polygons
 from tiler.readers.remote import RemoteRaster, open_remote, remote_version
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 from tiler.readers.source import DRIVERS, LABEL_DTYPES, Source
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.damage import DamageLog
-    from tiler.ports import Raster, RasterInfo
+    from tiler.ports import Mask, Raster, RasterInfo
     from tiler.spec import ModelSpec
 
 Resolution = float | Literal["native"]
@@ -163,6 +165,29 @@ def open_labels(path: str | Path, like: RasterInfo) -> Raster:
         raise InputError(f"labels lie in the CRS of their raster ({like.crs}), got {info.crs} in {path}")
     step = ~info.transform @ like.transform
     return NearestRaster(native, *_nearest_by(step, like.height, like.width, str(path)), target)
+
+
+def open_mask(path: Path, like: RasterInfo) -> Mask:
+    """Where a result is wanted, on the grid of a raster.
+
+    Parameters
+    ----------
+    path
+        Polygons (GeoJSON; with the extra ``vector`` also GeoPackage, Shapefile, FlatGeobuf...), or a raster
+        of one band in the raster's CRS, whose nearest pixel counts: 0 and nodata are not wanted.
+
+    Raises
+    ------
+    InputError
+        if it cannot be used.
+    """
+    if not path.is_file():
+        raise InputError(f"no such mask: {path}")
+    if path.suffix.lower() not in VECTOR:
+        return RasterMask(open_labels(path, like))
+    if like.crs is None or like.transform is None:
+        raise InputError(f"a mask of polygons needs a georeferenced raster, {like.name} is not")
+    return VectorMask(read_polygons(path, like.crs), like)
 
 
 def nearest(target: int, source: int) -> NDArray[np.int64]:

@@ -47,6 +47,8 @@ class RunOptions:
     """The output's pixel grid: as the network was fed, or the source's own."""
     bands: tuple[int, ...] | None = None
     """Band numbers from 1, in the model's order."""
+    mask: str | None = None
+    """File of the polygons, or of the raster, inside which a result is wanted."""
     nodata: float | None = None
     """Value of invalid pixels, over what the file says."""
     allow_vrt: bool = False

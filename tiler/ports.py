@@ -61,6 +61,16 @@ class Raster(Protocol):
             if any pixel of the window cannot be decoded.
         """
 
+    def empty(self, window: Window) -> bool:
+        """Whether it is known without reading that no pixel of a window is valid."""
+
+
+class Mask(Protocol):
+    """Where a result is wanted."""
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """True where wanted, of a window that lies inside the raster. Called from several threads at once."""
+
 
 class Backend(Protocol):
     """A network with its weights loaded."""

@@ -29,6 +29,12 @@ class Prediction:
     scores_KHW: NDArray[np.float32]
     """Of the whole tile, contiguous; those of ``tile.share`` begin at ``tile.inset``."""
 
+    @property
+    def share_scores(self) -> NDArray[np.float32]:
+        """Of ``tile.share``: (K, H, W)."""
+        share = self.tile.share
+        return self.scores_KHW[:, *share.shifted(-share.top, -share.left).shifted(*self.tile.inset).slices]
+
 
 def predict(tiles: Generator[Tile], backend: Backend, batch: int, depth: int) -> Iterator[Prediction]:
     """Run the network on batches of tiles, ``depth`` batches ahead of the consumer."""

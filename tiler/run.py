@@ -88,7 +88,7 @@ def segment(
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
-    outputs.check_sources(job.native.info.files)
+    outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
         report = None if options.overwrite else outputs.finished(mark)

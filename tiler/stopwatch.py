@@ -50,6 +50,10 @@ class TimedRaster:
         """Of the raster."""
         return self.raster.info
 
+    def empty(self, window: Window) -> bool:
+        """Pass it on."""
+        return self.raster.empty(window)
+
     def read(self, window: Window) -> Pixels:
         """Read, timed."""
         with self.stopwatch.timing("read"):

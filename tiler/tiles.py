@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tiler.blocks import BlockSet
     from tiler.grid import Strip, TileGrid
-    from tiler.ports import Raster
+    from tiler.ports import Mask, Raster
     from tiler.spec import ModelSpec
 
 
@@ -52,6 +52,8 @@ class TileReader:
     spec: ModelSpec
     dtype: np.dtype[Any]
     """What the network takes: an integer dtype is fed raw values, a float one normalised values."""
+    mask: Mask | None = None
+    """Pixels outside are nodata in the result; None: all are wanted."""
 
     def __post_init__(self) -> None:
         stored = self.raster.info.dtype
@@ -77,14 +79,23 @@ class TileReader:
     def read(self, strip: Strip, row: int, column: int) -> Tile | None:
         """One tile, or None if none of the pixels it contributes to is valid."""
         share = strip.share(row, column)
+        wanted_HW = None if self.mask is None else self.mask.read(share)
+        if self.skips(share, wanted_HW):
+            return None
         top, left = strip.grid.rows.start(row), strip.grid.columns.start(column)
         pixels = read_mirrored(self.raster, _tile_window(strip.grid, top, left))
         inset = share.top - top, share.left - left
         valid_HW = pixels.valid_HW[inset[0] :, inset[1] :][: share.height, : share.width]
+        if wanted_HW is not None:
+            valid_HW = valid_HW & wanted_HW
         if not valid_HW.any():
             return None
         input_CHW = network_input(pixels, self.spec, self.dtype)
         return Tile(row, column, share, inset, input_CHW, np.ascontiguousarray(valid_HW))
+
+    def skips(self, share: Window, wanted_HW: NDArray[np.bool_] | None) -> bool:
+        """Whether a tile is known to contribute no valid pixel before it is read."""
+        return (wanted_HW is not None and not wanted_HW.any()) or self.raster.empty(share)
 
 
 def _tile_window(grid: TileGrid, top: int, left: int) -> Window:

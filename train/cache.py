@@ -67,6 +67,11 @@ class CachedRaster:
         """The raster's own."""
         return self.raster.info
 
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
+
     def read(self, window: Window) -> Pixels:
         """A new array, put together from blocks."""
         raw_CHW = np.empty((self.info.bands, *window.shape), self.info.dtype)

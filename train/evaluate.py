@@ -47,6 +47,11 @@ class PartRaster:
         height, width = self.window.shape
         return replace(self.raster.info, height=height, width=width, crs=None, transform=None, ground=None)
 
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
+
     def read(self, window: Window) -> Pixels:
         """The pixels of a window whose origin is this rectangle's."""
         return self.raster.read(window.shifted(self.window.top, self.window.left))
@@ -85,7 +90,7 @@ def _add_part(
         for prediction in predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0):
             share = prediction.tile.share.shifted(part.window.top, part.window.left)
             _, target_HW = labelled.read(share)
-            confusion.add(target_HW, prediction.scores_KHW.argmax(axis=0))
+            confusion.add(target_HW, prediction.share_scores.argmax(axis=0))
 
 
 def part_axis(extent: int, spec: ModelSpec) -> Axis:

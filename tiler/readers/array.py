@@ -40,6 +40,11 @@ class ArrayRaster:
         bands, height, width = self.raw_CHW.shape
         return RasterInfo("array", height, width, bands, self.raw_CHW.dtype)
 
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
+
     def read(self, window: Window) -> Pixels:
         """A view of the window."""
         raw_CHW = self.raw_CHW[:, *window.slices]

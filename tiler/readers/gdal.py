@@ -67,6 +67,8 @@ class GdalRaster:
     _nodata: tuple[float | None, ...] = field(init=False)
     """Of each band that is read; a mask of the file's own goes before it."""
     _blocks: BlockShape = field(init=False)
+    _sparse: bool = field(init=False)
+    """Whether blocks that were never written are known to be nodata."""
     _checksums: BlockChecksums | None = field(init=False)
     _bad: dict[Window, str] = field(init=False, default_factory=dict)
     """Blocks of the file that are known to be damaged, and why."""
@@ -106,6 +108,7 @@ class GdalRaster:
         self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
         height, width = dataset.block_shapes[self.bands[0] - 1]
         self._blocks = BlockShape(height, width, ONE_STRIP if is_split(dataset) else dataset.driver)
+        self._sparse = self._reads_unwritten_as_nodata(dataset)
         used = self.bands if self._alpha is None else (*self.bands, self._alpha)
         # A handle of an overview does not say that its blocks are in another file.
         elsewhere = self.source.overview is not None and Path(f"{self.source.path}.ovr").exists()
@@ -113,6 +116,12 @@ class GdalRaster:
         skipped = self.source.remote or elsewhere
         self._checksums = None if skipped else BlockChecksums.of(dataset, used, one_strip)
         self.info = self._info(dataset)
+
+    def _reads_unwritten_as_nodata(self, dataset: DatasetReader) -> bool:
+        """What was never written reads as the file's own nodata value, which must be the one that counts."""
+        stored = tuple(dataset.nodatavals[b - 1] for b in self.bands)
+        plain = self._blocks.driver == "GTiff" and not self._masked and self._alpha is None
+        return plain and not self.source.remote and None not in stored and self._nodata == stored
 
     def _check(self, dataset: DatasetReader) -> None:
         name = self.source.name
@@ -186,6 +195,19 @@ class GdalRaster:
             decoded = window if self._blocks.independent else Window(0, 0, window.bottom, self.info.width)
             block, reason = next(self._damaged(decoded), (window, str(error)))
             raise self._error(block, reason) from None
+
+    def empty(self, window: Window) -> bool:
+        """Whether the file holds no block under a window, so that all of it is nodata."""
+        if not self._sparse:
+            return False
+        dataset = self._dataset()
+        names = (f"BLOCK_OFFSET_{column}_{row}" for row, column in self._blocks.places(window))
+        try:
+            return not any(
+                dataset.get_tag_item(name, "TIFF", bidx=band) for name in names for band in self.bands
+            )
+        except CPLE_BaseError:
+            return False  # the table of blocks is damaged, as a read will tell
 
     def read_once(self, window: Window) -> Pixels:
         """The pixels of a window, or `UnreadableError`: no second attempt, no verdict."""

@@ -112,6 +112,11 @@ class RemoteRaster:
         """Of the raster."""
         return self.raster.info
 
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
+
     def read(self, window: Window) -> Pixels:
         """The pixels of a window.
 

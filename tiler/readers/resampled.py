@@ -69,17 +69,29 @@ class ResampledRaster:
     info: RasterInfo
     """Of the target: its height and width span exactly the source's extent."""
 
-    def read(self, window: Window) -> Pixels:
-        """The target pixels of a window."""
+    def empty(self, window: Window) -> bool:
+        """Whether the source knows it of the pixels that are averaged."""
+        return self.source.empty(self._around(*self._taps(window)))
+
+    def _taps(self, window: Window) -> tuple[Taps, Taps]:
         whole = self.source.info
         rows = taps(window.top, window.bottom, whole.height, self.info.height)
-        columns = taps(window.left, window.right, whole.width, self.info.width)
-        around = Window(
+        return rows, taps(window.left, window.right, whole.width, self.info.width)
+
+    def _around(self, rows: Taps, columns: Taps) -> Window:
+        """The source pixels that are needed."""
+        whole = self.source.info
+        return Window(
             int(rows[0][0]),
             int(columns[0][0]),
             min(int(rows[0][-1]) + rows[1].shape[1], whole.height),
             min(int(columns[0][-1]) + columns[1].shape[1], whole.width),
         )
+
+    def read(self, window: Window) -> Pixels:
+        """The target pixels of a window."""
+        rows, columns = self._taps(window)
+        around = self._around(rows, columns)
         pixels = self.source.read(around)
         mean_CHW = np.empty((self.info.bands, *window.shape))
         valid_HW = np.empty(window.shape, np.bool_)
@@ -107,6 +119,11 @@ class NearestRaster:
     """Source column of each target column."""
     info: RasterInfo
     """Of the target."""
+
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
 
     def read(self, window: Window) -> Pixels:
         """The nearest source pixels of a window."""
