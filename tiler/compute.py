@@ -83,7 +83,7 @@ def _smaller(work: Work, plan: Plan, reason: str) -> Plan:
     height, width = plan.grid.tile
     reduced = smaller(plan, work.job.model)
     if reduced is None:
-        fix = "smaller --tile with --overwrite" if plan.mode != "exact" else "machine with more memory"
+        fix = "smaller --tile with --overwrite" if plan.blended else "machine with more memory"
         raise OutOfMemoryError(
             f"a batch of {plan.batch} tiles of {width} x {height} px does not fit into memory ({reason}) and "
             f"smaller ones would change the result; free some memory and run the same command again, or take "

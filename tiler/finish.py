@@ -93,6 +93,22 @@ class Finisher:
             kernel(scores_KHW, at, valid_HW, planes_QHW[self.label_planes :])
         return planes_QHW
 
+    def probabilities(self, scores_KHW: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Of each channel, in full precision; for measuring, not for maps."""
+        scores_KHW = scores_KHW.astype(np.float64)
+        if self.spec.activation != "logits":
+            return np.clip(scores_KHW, 0, 1)
+        if self.channels == 1:
+            return np.asarray(1 / (1 + np.exp(-scores_KHW)))
+        raised_KHW = np.exp(scores_KHW - scores_KHW.max(axis=0))
+        return np.asarray(raised_KHW / raised_KHW.sum(axis=0))
+
+    def decided(self, probabilities_KHW: NDArray[np.float64]) -> NDArray[np.generic]:
+        """The labels that follow from `probabilities`: (H, W), or (K, H, W) where classes are independent."""
+        if self.channels > 1 and not self.multilabel:
+            return np.asarray(probabilities_KHW.argmax(axis=0))
+        return np.asarray(probabilities_KHW >= self.spec.threshold)
+
     def _labels(
         self,
         scores_KHW: NDArray[np.float32],

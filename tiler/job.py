@@ -18,6 +18,7 @@ from tiler.options import RunOptions
 from tiler.planning import Cut, Plan, fitted, make_cut, make_plan
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
+from tiler.tolerance import measure_halo
 
 if TYPE_CHECKING:
     from tiler.outputs import Outputs
@@ -73,6 +74,7 @@ class Job:
             "grid": self.options.grid,
             "bands": self.options.bands,
             "nodata": self.options.nodata,
+            "tolerance": self.options.tolerance,
             "mask": None if self.options.mask is None else Path(self.options.mask).name,
         }
 
@@ -88,7 +90,10 @@ class Job:
 
     def plan(self) -> Plan:
         """How it would be done with the memory that is free now."""
-        return make_plan(self.raster.info, self.model, self.finisher, self.options)
+        tolerance, measured = self.options.tolerance, None
+        if tolerance is not None:
+            measured = measure_halo(self.raster, self.model, self.finisher, tolerance)
+        return make_plan(self.raster.info, self.model, self.finisher, self.options, measured)
 
     def fitted(self, plan: Plan) -> Plan:
         """The plan that another process made for this job, within this one's budget."""
@@ -155,6 +160,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
     return {
         "mode": plan.mode,
         "reason": plan.reason,
+        "halo": plan.halo,
         "raster": f"{job.raster.info.width} x {job.raster.info.height} px",
         "pixels_made": job.raster.info.note or "as in the file",
         "tile": list(plan.grid.tile),

@@ -31,6 +31,10 @@ class RunOptions:
     """Blended: pixels shared by neighbouring tiles (default: a quarter of the tile)."""
     halo: int | None = None
     """Exact: pixels around a core that it depends on."""
+    tolerance: float | None = None
+    """Largest error of a probability for which a smaller halo is measured and used; None: exact."""
+    check_seams: bool = False
+    """Whether tiles across the seams are computed once more and compared."""
     stride: int | None = None
     """The network's total down-sampling."""
     batch: int | None = None
@@ -91,6 +95,8 @@ class RunOptions:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             number, count = self.shard
             raise UsageError(f"a shard is i/n with i from 1 to n, got {number}/{count}")
+        if self.tolerance is not None and not 0 < self.tolerance < 1:
+            raise UsageError(f"tolerance is a probability between 0 and 1, got {self.tolerance}")
         self._check_resolution()
 
     def _check_choices(self) -> None:

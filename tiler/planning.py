@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tiler.model import Model
     from tiler.options import RunOptions
     from tiler.ports import RasterInfo
+    from tiler.tolerance import EffectiveHalo
 
 BLOCK: Final = 1024
 """Side of a block of the result, pixels: the unit that is stored, whatever the tile."""
@@ -44,13 +45,17 @@ FIXED: Final = 150_000_000
 """Bytes that come on top while running: thread stacks, compiled kernels, the COG driver, fragmentation."""
 
 
+CROPPED: Final = ("exact", "tolerance")
+"""Modes in which each pixel comes from the core of one tile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a raster is cut and streamed."""
 
     grid: TileGrid
     mode: str
-    """exact, or the name of a blend window."""
+    """exact, tolerance (exact but for a halo that was measured), or the name of a blend window."""
     reason: str
     """Why this mode."""
     batch: int
@@ -64,8 +69,15 @@ class Plan:
     cache: int
     """Bytes for GDAL's block cache, one of the terms."""
     block: int
+    halo: int = 0
+    """Pixels on each side of a core, a multiple of the stride; of blended tiles 0."""
     batches_ahead: int = BATCHES_AHEAD
     reader_threads: int = READER_THREADS
+
+    @property
+    def blended(self) -> bool:
+        """Whether tiles are averaged, not cropped to their cores."""
+        return self.grid.rows.window is not None
 
     @property
     def read_ahead(self) -> int:
@@ -139,7 +151,7 @@ class Cut:
     """What of a plan changes the result, and so never follows from free memory."""
 
     mode: str
-    """exact, or the name of a blend window."""
+    """exact, tolerance, or the name of a blend window."""
     reason: str
     grid: TileGrid | None
     """Of blended tiles; exact ones may be cut in any way."""
@@ -154,11 +166,17 @@ def make_cut(info: RasterInfo, model: Model, options: RunOptions) -> Cut:
         if options contradict each other or the model.
     """
     mode, reason = _mode(model, options)
-    return Cut(mode, reason, None if mode == "exact" else _blended_grid(info, model, options, mode))
+    return Cut(mode, reason, None if mode in CROPPED else _blended_grid(info, model, options, mode))
 
 
-def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:
-    """Settle everything about a run.
+def make_plan(
+    info: RasterInfo,
+    model: Model,
+    finisher: Finisher,
+    options: RunOptions,
+    measured: EffectiveHalo | None = None,
+) -> Plan:
+    """Settle everything about a run; ``measured`` is the halo to go by instead of the proven one.
 
     Raises
     ------
@@ -167,8 +185,9 @@ def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOp
     """
     cut = make_cut(info, model, options)
     budget = options.memory or memory.resident() + memory.available() // 2
-    cost = _Cost(info, model, finisher, cut.mode != "exact", memory.resident(), min(CACHE, budget // 8))
-    grids = _exact_grids(info, model, options) if cut.grid is None else [cut.grid]
+    halo = 0 if cut.grid else measured.halo if measured else proven_halo(model)
+    cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), min(CACHE, budget // 8))
+    grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
     # A graph of fixed batch is fed whole batches, whatever is asked for.
     smallest = round_up(options.batch or 1, model.shape[0] or 1)
     fitting = [g for g in grids if _peak(cost, g, smallest) <= budget]
@@ -183,7 +202,8 @@ def make_plan(info: RasterInfo, model: Model, finisher: Finisher, options: RunOp
     batch = smallest if told else _batch(cost, grid, budget)
     width = _strip_width(cost, grid, batch, budget)
     terms = cost.terms(grid.tile, batch, width)
-    return Plan(grid, cut.mode, cut.reason, batch, width, budget, terms, cost.cache, BLOCK)
+    reason = str(measured) if measured else cut.reason
+    return Plan(grid, cut.mode, reason, batch, width, budget, terms, cost.cache, BLOCK, halo)
 
 
 def smaller(plan: Plan, model: Model) -> Plan | None:
@@ -194,9 +214,9 @@ def smaller(plan: Plan, model: Model) -> Plan | None:
     least = model.shape[0] or 1
     if plan.batch > least:
         return replace(plan, batch=round_up(plan.batch // 2, least))
-    if plan.mode != "exact":
+    if plan.mode != "exact":  # else another tile would be another result
         return None
-    halo, stride = _halo(model), model.spec.stride or 1
+    halo, stride = plan.halo, model.spec.stride or 1
     rows, columns = plan.grid.rows, plan.grid.columns
     axis, fixed = (rows, model.shape[1]) if rows.tile >= columns.tile else (columns, model.shape[2])
     side = round_up(axis.tile // 2, stride)
@@ -217,7 +237,7 @@ def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, optio
     """
     if options.batch is None and options.memory is None:
         return plan
-    cost = _Cost(info, model, finisher, plan.mode != "exact", memory.resident(), plan.cache)
+    cost = _Cost(info, model, finisher, plan.blended, memory.resident(), plan.cache)
     batch = round_up(options.batch or plan.batch, model.shape[0] or 1)
     reduced: Plan | None = replace(plan, batch=batch, budget=options.memory or plan.budget)
     while reduced is not None:
@@ -239,20 +259,26 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
             raise InputError("exact mode needs the network's halo, the model does not say it: pass --halo")
         if options.overlap is not None:
             raise UsageError("--overlap is for blended modes; exact mode overlaps by twice the --halo")
+        if options.tolerance is not None:
+            return "tolerance", f"probabilities within {options.tolerance:g}"
         told = options.halo is not None or not spec.exact
         return "exact", "as told" if told else "the model is shift-equivariant and says its halo"
+    if options.tolerance is not None:
+        raise UsageError(
+            "--tolerance shortens the halo of exact mode, and these tiles are blended: "
+            + ("as told" if options.blend != "auto" else "the model is not known to be shift-equivariant")
+        )
     if options.blend == "auto":
         return "hann", "the model does not say that it is shift-equivariant (a --halo makes it exact)"
     return options.blend, "as told"
 
 
-def _halo(model: Model) -> int:
+def proven_halo(model: Model) -> int:
     """The halo rounded up so that cores, too, begin on multiples of the stride."""
     return round_up(model.spec.halo or 0, model.spec.stride or 1)
 
 
-def _exact_grids(info: RasterInfo, model: Model, options: RunOptions) -> list[TileGrid]:
-    halo = _halo(model)
+def _exact_grids(info: RasterInfo, model: Model, options: RunOptions, halo: int) -> list[TileGrid]:
     axes = [
         [_exact_axis(extent, side, halo, model, fixed is not None) for side in sides]
         for extent, fixed in zip((info.height, info.width), model.shape[1:], strict=True)

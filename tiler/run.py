@@ -175,8 +175,10 @@ def _announce(work: Work) -> None:
         notes.append(f"carrying on: {len(total) - len(missing)} of {len(total)} blocks are there")
     if job.raster.info.note:
         notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
-    if job.options.blend == "auto" and work.plan.mode != "exact":
+    if job.options.blend == "auto" and work.plan.blended:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
+    if work.plan.mode == "tolerance":
+        notes.append(work.plan.reason)
     for note in notes:
         work.observer(Noted(note))
     damage = work.store.damage()

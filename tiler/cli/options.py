@@ -118,6 +118,13 @@ _OPTIONS = (
     click.option("--tile", type=int, metavar="PX", help="Side of a tile, halo included."),
     click.option("--overlap", type=int, metavar="PX", help="Blended: overlap of tiles  [default: tile / 4]"),
     click.option("--halo", type=int, metavar="PX", help="Exact: what a core depends on, on each side."),
+    click.option(
+        "--tolerance",
+        type=float,
+        metavar="P",
+        help="Exact but for errors of a probability up to P: measures a smaller halo.",
+    ),
+    click.option("--check-seams", is_flag=True, help="Compute tiles across seams again, and compare."),
     click.option("--stride", type=int, metavar="PX", help="The network's total down-sampling."),
     click.option("--batch", type=int, metavar="N", help="Tiles per call of the network."),
     click.option(
