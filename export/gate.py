@@ -118,7 +118,9 @@ class Verdict:
         means = mean_iou(truth.before), mean_iou(truth.after)
         yield f"{'IoU':<20} {'fp32':>8} {'reduced':>8} {'points lost':>12}"
         for name, before, after in [*pairs, ("mean", *means)]:
-            yield f"{name:<20} {before:>8.4f} {after:>8.4f} {100 * (before - after):>12.2f}"
+            # Adding 0 turns a rounded -0.0 into 0.0.
+            lost = round(100 * (before - after), 2) + 0.0
+            yield f"{name:<20} {before:>8.4f} {after:>8.4f} {lost:>12.2f}"
 
 
 def judge(source: Model, reduced: Model, raster: Raster, labels: Raster | None) -> Verdict:

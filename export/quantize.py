@@ -1,13 +1,27 @@
 """fp32 to int8: the convolutions between the first and the last in integers, as CPUs compute them fastest.
 
 Weights are signed, with a scale per output channel; activations unsigned with a zero point, which is what
-ONNX Runtime recommends for x86 with VNNI. Quantisation is spelled out in the graph by pairs of QuantizeLinear
-and DequantizeLinear (QDQ) with constant scales, so that it depends on no pixel but its own: halo, stride and
-exactness of the network stay what they were.
+ONNX Runtime recommends for x86 with VNNI. Without VNNI sums may saturate, so judge anew on such a machine.
+Quantisation is spelled out in the graph by pairs of QuantizeLinear and DequantizeLinear (QDQ) with constant
+scales, so that it depends on no pixel but its own: halo, stride and exactness of the network stay what they
+were.
 
-Ranges are the least and the largest value that an activation takes on the calibration tiles. Measured on
-`tiler/demo` (calibrated on what the network was trained on; labels that agree with fp32, points of mean IoU
-lost): {table}
+Ranges are the least and the largest value that an activation takes on the calibration tiles. Measured once,
+calibrated on 32 tiles of what the network was trained on and judged on tiles of `tiler/demo/scene.tif`, which
+it was not; labels as in fp32 and points of building IoU lost, for the shipped network (base width 8, 1.0 Mpx)
+and one of width 32 early in its training (4.2 Mpx):
+
+| | width 8 | | width 32 | |
+|---|--:|--:|--:|--:|
+| as here: least and largest | 99.987 % | -0.06 | 99.9990 % | -0.01 |
+| everything in integers | 99.984 % | 0.09 | 99.9970 % | 0.02 |
+| one scale for all channels of a weight | 99.986 % | -0.01 | 99.9986 % | 0.00 |
+| 99.999th percentile | 99.989 % | 0.02 | 99.9956 % | 0.04 |
+| 99.99th percentile | 99.986 % | 0.01 | 99.9912 % | 0.09 |
+| entropy, with ONNX Runtime's defaults | 99.526 % | 4.61 | 99.9643 % | 0.38 |
+
+Entropy is worse; among the others the smaller differences may be chance. The simplest is taken: it keeps two
+numbers per activation, where the others keep histograms made from whole activations.
 """
 
 from __future__ import annotations

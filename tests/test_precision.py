@@ -14,6 +14,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export import quantize as quantizing
 from export import reduce as reducing
 from export.calibration import CELLS, calibration_batches
 from export.cli import main
@@ -26,7 +27,7 @@ from tiler.backends.function import FunctionBackend
 from tiler.backends.graph import bytes_per_pixel, precision, read_graph
 from tiler.backends.onnx import load_model
 from tiler.cli.main import run_command, tiler
-from tiler.errors import InputError, UsageError
+from tiler.errors import DamageError, InputError, OutputError, UsageError
 from tiler.geometry import Window
 from tiler.metrics import Confusion
 from tiler.open import open_for_model, open_raster
@@ -345,6 +346,40 @@ def test_an_interruption_leaves_nothing(monkeypatch, tmp_path, source, scene):
     with pytest.raises(KeyboardInterrupt):
         reduce_onnx(source, "fp16", Evidence(scene, None, ()), Limits(), tmp_path / "o.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(monkeypatch, tmp_path, source, scene):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reducing.onnx, "save", full)
+    with pytest.raises(OutputError, match="No space left"):
+        reduce_onnx(source, "fp16", Evidence(scene, None, ()), Limits(), tmp_path / "o.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_pixels_are_not_taken_for_a_full_disk(tmp_path, source, scene):
+    """Also where ONNX Runtime asks for them."""
+
+    class Damaged:
+        info = scene.info
+
+        def read(self, window):
+            raise DamageError(f"damaged at {window}")
+
+    evidence = Evidence(scene, None, (Damaged(),))
+    with pytest.raises(DamageError, match="damaged at"):
+        reduce_onnx(source, "int8", evidence, Limits(), tmp_path / "o.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_cannot_be_quantised_is_one_line(monkeypatch, tmp_path, source, scene):
+    def fails(*_, **__):
+        raise ValueError("no such\ntensor")
+
+    monkeypatch.setattr(quantizing, "quantize_static", fails)
+    with pytest.raises(InputError, match=r"cannot quantise .*no such tensor; use --precision fp16"):
+        reduce_onnx(source, "int8", Evidence(scene, None, (scene,)), Limits(), tmp_path / "o.onnx")
 
 
 def test_bad_usage_is_one_line(capsys, tmp_path):
