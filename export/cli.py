@@ -43,7 +43,7 @@ PATH: Final = click.Path(path_type=Path)
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="int8 is for CPUs, fp16 for GPUs: a CPU computes it as fp32, and slower.",
+    help="int8 is for CPUs, fp16 for GPUs: a CPU computes it as fp32 and gains nothing.",
 )
 @click.option(
     "--calibrate",
