@@ -17,8 +17,9 @@ import torch
 from onnxruntime import InferenceSession
 from torch.export import Dim
 
+from export.output import whole
 from export.parity import compare, real_batches
-from tiler.errors import InputError, OutputError
+from tiler.errors import InputError
 from tiler.spec import METADATA_KEY
 from train.evaluate import as_function
 
@@ -58,18 +59,12 @@ def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance
     InputError
         if the two differ by more than the tolerance.
     """
-    partial = out.with_name(f"{out.name}.partial")
-    try:
+    with whole(out) as partial:
         write_graph(net, spec, partial)
         found = compare(
             as_function(net, torch.device("cpu")), onnx_network(partial), real_batches(raster, spec)
         )
         check(found, tolerance)
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return found
 
 

@@ -25,6 +25,10 @@ DTYPES: Final[dict[int, np.dtype[Any]]] = {
     TensorProto.UINT16: np.dtype(np.uint16),
 }
 SCORES: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
+QUANTISED: Final = frozenset({"DequantizeLinear", "QLinearConv", "ConvInteger"})
+"""Operators that only a network of small integers has."""
+HALF_BYTES: Final = 6
+"""Of a float16 on a CPU, where it is computed as a float32 that is there at the same time."""
 NOMINAL_SIDE: Final = 256
 """Side of the tile on which memory per pixel is worked out where the graph leaves it open."""
 
@@ -134,6 +138,14 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                     yield from _tensors(inner)
 
 
+def precision(graph: Graph) -> str:
+    """What the network mostly computes in: ``fp32``, ``fp16``, or ``int8`` if any of it is quantised."""
+    if any(node.op_type in QUANTISED for node in graph.proto.graph.node):
+        return "int8"
+    kinds = {tensor.data_type for tensor in _tensors(graph.proto.graph)}
+    return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"
+
+
 def bytes_per_pixel(graph: Graph) -> float:
     """Largest sum of tensors alive at once, per input pixel, running the nodes in order.
 
@@ -174,4 +186,6 @@ def _tensor_bytes(graph: Graph, side: list[int]) -> dict[str, int]:
 
 def _bytes(tensor: onnx.TypeProto.Tensor) -> int:
     dims = [dim.dim_value for dim in tensor.shape.dim]
+    if tensor.elem_type == TensorProto.FLOAT16:
+        return int(np.prod(dims)) * HALF_BYTES
     return int(np.prod(dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
