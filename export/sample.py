@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from tiler.errors import InputError
-from tiler.geometry import Window
+from tiler.geometry import Window, spread
 from tiler.tiles import read_mirrored
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ WHITE: Final = 1
 """Cells to judge by."""
 TRIES: Final = 4096
 """Places that are thought of before a raster counts as empty."""
-STEPS: Final = (0.7548776662466927, 0.5698402909980532)
-"""One over the plastic number, and its square: their multiples modulo 1 cover a square evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,8 @@ class Board:
     def _places(self, colour: int) -> Iterator[tuple[int, int]]:
         """Rows and columns, repeatedly; a column is drawn from half of them, and the row settles which."""
         rows, pairs = self.shape[0], -(-self.shape[1] // 2)
-        for k in range(TRIES):
-            row, pair = int(rows * (STEPS[0] * k % 1)), int(pairs * (STEPS[1] * k % 1))
+        for down, across in spread(TRIES):
+            row, pair = int(rows * down), int(pairs * across)
             yield row, 2 * pair + (row + colour) % 2
 
 

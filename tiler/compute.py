@@ -11,6 +11,7 @@ from tiler.errors import DamageError, OutOfMemoryError, OutputError
 from tiler.events import BlockStored, Noted
 from tiler.fingerprint import check_unchanged
 from tiler.planning import smaller
+from tiler.seams import compare_seams
 from tiler.stopwatch import Stopwatch, TimedBackend, TimedRaster
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.planning import Plan
     from tiler.ports import Block, Observer
+    from tiler.seams import Seams
     from tiler.store import BlockStore
 
 
@@ -38,6 +40,8 @@ class Work:
     backend: TimedBackend = field(init=False)
     blocks_computed: int = 0
     pixels_computed: int = 0
+    seams: Seams | None = None
+    """What `compare` found."""
 
     def __post_init__(self) -> None:
         self.backend = TimedBackend(self.job.model.backend, self.stopwatch)
@@ -66,6 +70,17 @@ def compute(work: Work, wanted: BlockSet) -> None:
     finally:
         if work.backend.tiles:
             work.backend.release()
+
+
+def compare(work: Work) -> None:
+    """Compute some tiles across seams again and compare them with what is stored."""
+    work.observer(Noted("comparing tiles across the seams"))
+    try:
+        with work.stopwatch.timing("seams"):
+            work.seams = compare_seams(work.job, work.plan, work.job.model.backend, work.store)
+    finally:
+        work.backend.release()
+    work.observer(Noted(f"seams: {work.seams}"))
 
 
 def _check_stored(work: Work, blocks: BlockSet) -> None:

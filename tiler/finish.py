@@ -109,6 +109,12 @@ class Finisher:
             return np.asarray(probabilities_KHW.argmax(axis=0))
         return np.asarray(probabilities_KHW >= self.spec.threshold)
 
+    def labels_of(self, planes_QHW: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """The labels that finished planes hold, or that follow from their probabilities."""
+        if self.label_planes:
+            return planes_QHW[: self.label_planes]
+        return self.decided(planes_QHW.astype(np.float64) * SCALE)
+
     def _labels(
         self,
         scores_KHW: NDArray[np.float32],

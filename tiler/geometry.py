@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from tiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GOLDEN: Final = (0.7548776662466927, 0.5698402909980532)
+"""One over the plastic number, and its square."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,3 +117,12 @@ class Window:
             -(-self.bottom * new_height // height),
             -(-self.right * new_width // width),
         )
+
+
+def spread(count: int) -> Iterator[tuple[float, float]]:
+    """Points in [0, 1) x [0, 1) that fill the square evenly from the first on.
+
+    Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018).
+    """
+    for i in range(1, count + 1):
+        yield i * GOLDEN[0] % 1, i * GOLDEN[1] % 1

@@ -61,6 +61,8 @@ class Report:
     """Of the whole result."""
     damaged: tuple[DamagedWindow, ...]
     """Windows of the source that could not be read and are nodata in the output."""
+    seams: dict[str, Any] | None
+    """What ``check_seams`` found; see `tiler.seams.Seams`."""
     peak_memory: int
     """Bytes that the process has held at most so far."""
     plan: dict[str, Any]

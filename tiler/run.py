@@ -16,7 +16,7 @@ import rasterio
 from tiler import memory
 from tiler.assemble import assemble
 from tiler.blocks import BlockSet
-from tiler.compute import Work, compute
+from tiler.compute import Work, compare, compute
 from tiler.errors import DamageError
 from tiler.events import Finished, Noted, Planned, Publishing, ignore
 from tiler.fingerprint import Fingerprint, fingerprint
@@ -207,6 +207,8 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
     for attempt in range(ATTEMPTS):
         compute(work, whole)
         try:
+            if work.job.options.check_seams and work.seams is None:
+                compare(work)
             return assemble(work, outputs)
         except TornBlockError as error:
             if attempt + 1 == ATTEMPTS:
@@ -234,6 +236,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, secon
         blocks=len(BlockSet.all(work.store.grid)),
         damaged=tuple(DamagedWindow(str(d.window), d.reason) for d in damaged),
         peak_memory=memory.peak(),
+        seams=None if work.seams is None else {**asdict(work.seams), "excess": work.seams.excess},
         plan=plan_facts(job, work.plan),
         model={
             "path": str(job.model.path),

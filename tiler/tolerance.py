@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tiler.errors import UsageError
-from tiler.geometry import Window
+from tiler.geometry import Window, spread
 from tiler.grid import round_up
 from tiler.tiles import network_input, read_mirrored
 
@@ -34,9 +34,6 @@ FEWEST: Final = 4
 MOST: Final = 32
 TRIES: Final = 16
 """Places that are looked at per sample, where most of a raster is nodata."""
-GOLDEN: Final = (0.7548776662466927, 0.5698402909980532)
-"""Steps of a sequence that fills the square evenly: 1/g and 1/g^2 with g^3 = g + 1 (Roberts, "The
-unreasonable effectiveness of quasirandom sequences", 2018)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +102,8 @@ def _samples(
 
 
 def _places(rooms: list[int], stride: int, side: int, count: int) -> Iterator[Window]:
-    for i in range(1, count + 1):
-        top, left = (
-            int((i * step) % 1 * (room + 1)) * stride for step, room in zip(GOLDEN, rooms, strict=True)
-        )
+    for down, across in spread(count):
+        top, left = int(down * (rooms[0] + 1)) * stride, int(across * (rooms[1] + 1)) * stride
         yield Window(top, left, top + side, left + side)
 
 

@@ -52,6 +52,7 @@ def print_report(report: Report) -> None:
             ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
             ("speed", f"{report.megapixels_per_second:.2f} Mpx/s"),
             ("busy", ", ".join(f"{name} {s:.1f} s" for name, s in report.stage_seconds.items())),
+            *_seams(report),
             ("memory", f"peak {in_words(report.peak_memory)} of {in_words(report.plan['peak'])} planned"),
         ]
     )
@@ -70,6 +71,13 @@ def print_report(report: Report) -> None:
                 for c in report.classes
             ],
         )
+
+
+def _seams(report: Report) -> list[tuple[str, object]]:
+    if report.seams is None:
+        return []
+    points, tiles = 100 * report.seams["excess"], report.seams["tiles"]
+    return [("seams", f"{points:+.4f} points more labels differ near than far ({tiles} tiles compared)")]
 
 
 def print_plan(job: Job, plan: Plan, seconds: float) -> None:
