@@ -121,8 +121,8 @@ HABITAT_MAPPER = Peer(
     "run_habitat_mapper.py",
     "Streams, as we do. Its overlap is fixed at 50 %: compare it with ours at 50 %. Batch 1, its default. It "
     "takes no number of threads, so it is held to as many cores. It returns class numbers, so a constant's "
-    "error cannot be measured. Installed with the CPU build of ONNX Runtime in place of the GPU one that it asks "
-    "for. Its median filter is off.",
+    "error cannot be measured. Installed with the CPU build of ONNX Runtime in place of the GPU one that it "
+    "asks for. Its median filter is off.",
     (
         "numpy==2.4.6",
         "rasterio==1.4.4",
@@ -151,9 +151,9 @@ OMNICLOUDMASK = Peer(
     "MIT",
     TORCH,
     "run_omnicloudmask.py",
-    "Brings every patch to mean 0 and deviation 1 by itself, so the network sees other numbers: compare speed "
-    "and memory, not labels. Image as bytes and scores as float32 of the whole image are in memory; nothing "
-    "is written.",
+    "Brings every patch to mean 0 and deviation 1 by itself, so the network sees other numbers: compare "
+    "speed and memory, not labels. Image as bytes and scores as float32 of the whole image are in memory; "
+    "nothing is written.",
     (
         *BASE,
         "classcounter==0.2.1",
@@ -179,9 +179,18 @@ GEOAI = Peer(
     "MIT",
     TORCH,
     "run_geoai.py",
-    "Reads windows, but sums scores of the whole image as float64. Preprocessing and argmax are given to it as "
-    "functions. Installed without the dependencies that tiled inference does not need.",
-    (*BASE, "tqdm"),
+    "Reads windows, but sums scores of the whole image as float64. Preprocessing and argmax are given to it "
+    "as functions. Installed without those of its dependencies that tiled inference does not need; leafmap, "
+    "which it imports all the same, is most of what it holds before the start.",
+    (
+        *BASE,
+        "geopandas==1.2.0",
+        "leafmap==0.63.1",
+        "matplotlib>=3.8",
+        "requests>=2.32.4",
+        "rioxarray==0.19.0",
+        "tqdm",
+    ),
     ("geoai-py==0.40.1",),
     writes="GeoTIFF",
 )
@@ -191,9 +200,9 @@ PYPI_TILER = Peer(
     "MIT",
     TORCH,
     "run_pypi_tiler.py",
-    "An unrelated package of our import name. Padded as its manual says (half a step on each side, so it computes "
-    "more tiles); image as bytes, scores and weights of the whole image as float32 in memory; nothing is "
-    "written.",
+    "An unrelated package of our import name. Padded as its manual says (half a step on each side, so it "
+    "computes more tiles); image as bytes, scores and weights of the whole image as float32 in memory; "
+    "nothing is written.",
     (*BASE, "tqdm", "tiler==0.6.0"),
 )
 WHOLE_IMAGE = Peer("whole", "whole image", "-", RUNTIME, "run_whole_image.py", "The reference for labels.")

@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 import rasterio
 import torch
+from affine import Affine
 from contestants import (
     GIGATILER,
     HABITAT_MAPPER,
@@ -54,8 +55,8 @@ ROOT = Path(__file__).parents[1]
 TILE = 512
 BATCH = 4
 """For tools that take one."""
-CONSTANT = (-2.0, 1.0)
-"""What the constant network returns; the second class wins, which is nobody's default."""
+CONSTANT = (-1.7, 0.3)
+"""What the constant network returns: no powers of two, which floats would blend without rounding."""
 CONSTANT_SIDES = (1000, 1300)
 """Of the image it is given: no multiple of anything."""
 WRITTEN = "labels.npy", "labels.tif", "scores.tif"
@@ -173,7 +174,8 @@ def noise(path: Path) -> Path:
     height, width = CONSTANT_SIDES
     raw_CHW = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
     size = {"height": height, "width": width, "count": 3, "dtype": "uint8"}
-    with rasterio.open(path, "w", driver="GTiff", tiled=True, **size) as target:
+    place = {"crs": "EPSG:3857", "transform": Affine(1, 0, 0, 0, -1, 0)}
+    with rasterio.open(path, "w", driver="GTiff", tiled=True, **size, **place) as target:
         target.write(raw_CHW)
     return path
 

@@ -11,6 +11,7 @@ from contestants import GIGATILER, RUNTIME, TORCH
 from tiler.memory import in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from contestants import Case
@@ -174,12 +175,13 @@ def runtime_sentence(page: Page) -> list[str]:
     if floor is None or not loops:
         return []
     best = loops[0]
-    return [
-        f"The runtime alone: the plain loop in ONNX Runtime takes {floor.seconds / best.seconds:.2f} of the time "
-        f"of the fastest one in PyTorch ({best.case.title}). That factor is in every comparison of a row that "
-        f"says {RUNTIME} with one that says {TORCH}, and is not ours.",
-        "",
-    ]
+    share = floor.seconds / best.seconds
+    sentence = (
+        f"The runtime alone: the plain loop in {RUNTIME} takes {share:.2f} of the time of the fastest one in "
+        f"{TORCH} ({best.case.title}). That factor is in every comparison of a row that says {RUNTIME} with "
+        f"one that says {TORCH}, and is not ours."
+    )
+    return [sentence, ""]
 
 
 def free_table(page: Page) -> list[str]:
@@ -210,6 +212,17 @@ def free_table(page: Page) -> list[str]:
     ]
 
 
+def named(entries: list[Measured]) -> str:
+    """Their names."""
+    return "; ".join(m.case.title for m in entries) or "nobody"
+
+
+def sides(better: str, worse: str, entries: list[Measured], test: Callable[[Measured], bool]) -> str:
+    """One line on who is better than we are, and who is worse."""
+    won, lost = [m for m in entries if test(m)], [m for m in entries if not test(m)]
+    return f"- {better}: {named(won)}. {worse}: {named(lost)}."
+
+
 def verdicts(page: Page) -> list[str]:
     """Where we win and where we lose, worked out from the tables."""
     ours = page.find(OURS)
@@ -217,20 +230,15 @@ def verdicts(page: Page) -> list[str]:
         return []
     others = [m for m in page.ranked if m.case.peer is not GIGATILER]
 
-    def named(entries: list[Measured]) -> str:
-        return ", ".join(m.case.title for m in entries) or "nobody"
-
     lines = [
-        f"- Faster than {OURS}: {named([m for m in others if m.seconds < ours.seconds])}; slower: "
-        f"{named([m for m in others if m.seconds >= ours.seconds])}.",
-        f"- Less memory at its peak: {named([m for m in others if m.peak < ours.peak])}; more: "
-        f"{named([m for m in others if m.peak >= ours.peak])}.",
+        sides(f"Faster than {OURS}", "Slower", others, lambda m: m.seconds < ours.seconds),
+        sides("Less memory at its peak", "More", others, lambda m: m.peak < ours.peak),
     ]
     for blended in (m for m in page.ranked if m.case.peer is GIGATILER and m.case.blended):
         alike = [m for m in others if m.case.overlap == blended.case.overlap]
-        faster = named([m for m in alike if m.seconds < blended.seconds])
-        slower = named([m for m in alike if m.seconds >= blended.seconds])
-        lines.append(f"- Of the same overlap as {blended.case.title}: faster {faster}; slower {slower}.")
+        if alike:
+            head = f"With as much overlap, faster than {blended.case.title}"
+            lines.append(sides(head, "Slower", alike, lambda m, than=blended.seconds: m.seconds < than))
     known = [m for m in page.ranked if m.differing is not None]
     best = min((m.differing or 0.0 for m in known), default=0.0)
     lines.append(f"- Closest to whole-image inference: {named([m for m in known if m.differing == best])}.")
@@ -258,6 +266,19 @@ def failures(page: Page) -> list[str]:
     return ["## What failed", "", *lines, ""] if lines else []
 
 
+def conditions(page: Page) -> str:
+    """What was the same for all, and what the columns mean."""
+    return (
+        f"{page.side} x {page.side} px, three bands of uint8; {page.threads} threads on as many cores; tiles "
+        f"of {page.tile} px, batch {page.batch} where a tool takes one; the same weights for all. Runs of "
+        f"each: {page.repeats}, interleaved, each in a new process; Mpx/s is the median. The time is from "
+        "the first read to labels in memory, or on disk where the tool writes; start (imports, network) is "
+        "apart. *Labels differ*: from whole-image inference, on the top left "
+        f"{page.checked} x {page.checked} px. *Constant off by*: a network that returns a constant is "
+        "blended, and this is the largest error of a score."
+    )
+
+
 def markdown(page: Page, picture: str | None) -> str:
     """The whole page."""
     lines = [
@@ -265,12 +286,7 @@ def markdown(page: Page, picture: str | None) -> str:
         "",
         f"`{page.command}`, {page.date}, on {page.machine}.",
         "",
-        f"{page.side} x {page.side} px, three bands of uint8; {page.threads} threads on as many cores; tiles of "
-        f"{page.tile} px, batch {page.batch} where a tool takes one; the same weights for all. {page.repeats} runs "
-        "of each, interleaved, each in a new process; Mpx/s is the median. The time is from the first read to "
-        "labels in memory, or on disk where the tool writes; start (imports, network) is apart. *Labels differ*: "
-        f"from whole-image inference, on the top left {page.checked} x {page.checked} px. *Constant off by*: a "
-        "network that returns a constant is blended, and this is the largest error of a score.",
+        conditions(page),
         "",
         *([f"![Speed and memory]({picture})", ""] if picture else []),
         *speed_table(page),

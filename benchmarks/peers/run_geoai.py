@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def load(job: Job) -> Any:  # noqa: ANN401 - torch is imported here
     """The network; the import is timed with it."""
-    from geoai.inference import predict_geotiff  # noqa: F401
+    import geoai.inference
+    import geoai.utils  # noqa: F401 - else predict_geotiff does so, on the clock
 
     return load_network(job)
 

@@ -1,4 +1,4 @@
-"""This project: tiler.segment, from file to verified file."""
+"""Our own: tiler.segment, from file to verified file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def options(job: Job) -> RunOptions:
 
 def load(job: Job) -> Model:
     """The model, its session made."""
-    from tiler import load_model
+    from tiler import load_model, segment  # noqa: F401
 
     return load_model(job.graph, options(job))
 

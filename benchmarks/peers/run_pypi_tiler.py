@@ -23,7 +23,7 @@ def load(job: Job) -> Any:  # noqa: ANN401 - torch is imported here
 def merged(job: Job, network: Any, argmax: bool) -> NDArray[Any]:  # noqa: ANN401
     """Cut, run the network, merge. Bytes are padded, not floats, which costs it least."""
     import torch
-    from tiler import Merger, Tiler
+    from tiler import Merger, Tiler  # isort: skip
 
     raw = read_scene(job)
     grid, joined = (
