@@ -110,7 +110,8 @@ PATCHLY = Peer(
     "Apache-2.0",
     TORCH,
     "run_patchly.py",
-    "The whole image is in memory as float32, scores in chunks of 2048 px; nothing is written.",
+    "The whole image is in memory as float32, scores in chunks of 2048 px; "
+    "nothing is written. It is given numpy arrays: with torch ones it returns the output untouched, silently.",
     (*BASE, "patchly==0.0.19"),
 )
 HABITAT_MAPPER = Peer(

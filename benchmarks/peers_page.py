@@ -119,12 +119,12 @@ def figures(value: float) -> str:
 def percent(value: float | None) -> str:
     """Of pixels; none at all is told from few.
 
-    >>> percent(0.0), percent(0.00123), percent(12.3456), percent(None)
-    ('0', '0.0012', '12', '-')
+    >>> percent(0.0), percent(0.00123), percent(12.3456), percent(100.0), percent(None)
+    ('0', '0.0012', '12', '100', '-')
     """
     if value is None:
         return NONE
-    return "0" if value == 0 else f"{value:.2g}"
+    return "0" if value == 0 else figures(float(f"{value:.2g}"))
 
 
 def table(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]:

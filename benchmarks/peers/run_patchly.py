@@ -46,7 +46,8 @@ def aggregate(job: Job, network: Any, output: NDArray[Any], softmax_dim: int | N
     )
     with torch.inference_mode():
         for patch, place in torch.utils.data.DataLoader(sampler, batch_size=job.batch):
-            aggregator.append(network(patch), place)
+            # As numpy: torch patches and an output of bytes make its threads fail, which it does not tell.
+            aggregator.append(network(patch).numpy(), place)
     return aggregator.get_output()
 
 
@@ -60,12 +61,15 @@ def scores(job: Job, network: Any) -> NDArray[np.float32]:  # noqa: ANN401
 
 
 def labels(job: Job, network: Any) -> NDArray[np.uint8]:  # noqa: ANN401
-    """The best class of each pixel; 255 is what patchly never wrote, since it drops its threads' errors."""
+    """The best class of each pixel; 255 is what patchly never wrote: it drops its threads' errors."""
     import rasterio
 
     with rasterio.open(job.scene) as dataset:
         output = np.full((dataset.height, dataset.width), 255, np.uint8)
-    return np.asarray(aggregate(job, network, output, 0))
+    found = np.asarray(aggregate(job, network, output, 0))
+    if missing := int((found == 255).sum()):
+        raise RuntimeError(f"patchly wrote all pixels but {missing}, and raised nothing")
+    return found
 
 
 if __name__ == "__main__":
