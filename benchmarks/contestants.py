@@ -64,8 +64,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     int8: bool = False
     """Whether it is given the second model."""
-    blended: bool = True
-    """Whether there is something to blend, so that a constant can be put through it."""
+    scored: bool = True
+    """Whether it blends and its blended scores can be had, so that a constant can be put through it."""
 
 
 GIGATILER = Peer(
@@ -110,8 +110,8 @@ PATCHLY = Peer(
     "Apache-2.0",
     TORCH,
     "run_patchly.py",
-    "The whole image is in memory as float32, scores in chunks of 2048 px; "
-    "nothing is written. It is given numpy arrays: with torch ones it returns the output untouched, silently.",
+    "The whole image is in memory as float32, scores in chunks of 2048 px; nothing is "
+    "written. It is given numpy arrays: with torch ones it returns the output untouched, silently.",
     (*BASE, "patchly==0.0.19"),
 )
 HABITAT_MAPPER = Peer(
@@ -214,32 +214,28 @@ def cases(tile: int, tolerance: float | None, int8: bool) -> list[Case]:
     quarter, half = tile // 4, tile // 2
     blend = {"blend": "hann", "tile": tile}
     found = [
-        Case("gigatiler, exact", GIGATILER, 0, "halo", {"blend": "exact"}, blended=False),
+        Case("gigatiler, exact", GIGATILER, 0, "halo", {"blend": "exact"}, scored=False),
         Case("gigatiler, hann 25 %", GIGATILER, quarter, "25 %", {**blend, "overlap": quarter}),
         Case("gigatiler, hann 50 %", GIGATILER, half, "50 %", {**blend, "overlap": half}),
-        Case(ONNX_LOOP.title, ONNX_LOOP, 0, "none", blended=False),
+        Case(ONNX_LOOP.title, ONNX_LOOP, 0, "none", scored=False),
         *(
-            Case(
-                f"{TORCH_LOOP.title}, {words}", TORCH_LOOP, 0, "none", {"memory_format": form}, blended=False
-            )
+            Case(f"{TORCH_LOOP.title}, {words}", TORCH_LOOP, 0, "none", {"memory_format": form}, scored=False)
             for words, form in (("channels last", "channels_last"), ("default", "contiguous_format"))
         ),
         *(
             Case(peer.title, peer, quarter, "25 %")
             for peer in (MONAI, PATCHLY, OMNICLOUDMASK, GEOAI, PYPI_TILER)
         ),
-        Case(HABITAT_MAPPER.title, HABITAT_MAPPER, half, "50 %"),
+        Case(HABITAT_MAPPER.title, HABITAT_MAPPER, half, "50 %", scored=False),
     ]
     if tolerance is not None:
         options = {"tolerance": tolerance}
         title = f"gigatiler, tolerance {tolerance:g}"
-        found.insert(1, Case(title, GIGATILER, 0, "halo", options, blended=False))
+        found.insert(1, Case(title, GIGATILER, 0, "halo", options, scored=False))
     if int8:
         found += [
-            Case(
-                "gigatiler, exact, int8", GIGATILER, 0, "halo", {"blend": "exact"}, int8=True, blended=False
-            ),
-            Case(f"{ONNX_LOOP.title}, int8", ONNX_LOOP, 0, "none", int8=True, blended=False),
+            Case("gigatiler, exact, int8", GIGATILER, 0, "halo", {"blend": "exact"}, int8=True, scored=False),
+            Case(f"{ONNX_LOOP.title}, int8", ONNX_LOOP, 0, "none", int8=True, scored=False),
         ]
     return found
 

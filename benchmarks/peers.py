@@ -29,7 +29,6 @@ import torch
 from affine import Affine
 from contestants import (
     GIGATILER,
-    HABITAT_MAPPER,
     RUNNERS,
     WHOLE_IMAGE,
     Case,
@@ -174,7 +173,7 @@ def noise(path: Path) -> Path:
     height, width = CONSTANT_SIDES
     raw_CHW = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
     size = {"height": height, "width": width, "count": 3, "dtype": "uint8"}
-    place = {"crs": "EPSG:3857", "transform": Affine(1, 0, 0, 0, -1, 0)}
+    place = {"crs": "EPSG:3857", "transform": Affine(0.5, 0, 0, 0, -0.5, 0)}
     with rasterio.open(path, "w", driver="GTiff", tiled=True, **size, **place) as target:
         target.write(raw_CHW)
     return path
@@ -292,17 +291,13 @@ class Results:
         """Keep the labels of the first run: the next tool writes to the same place."""
         if not entry.runs:
             path = Path(found["labels"])
-            entry.labels = path.rename(
-                path.with_name(f"{len(list(path.parent.iterdir()))}-kept{path.suffix}")
-            )
+            entry.labels = path.rename(path.with_stem(entry.case.title))
         return found
 
     def constants(self, network: Network, scene: Path) -> None:
         """What blending makes of a constant."""
         for entry in self.measured.values():
-            if entry.failures or not entry.case.blended or entry.case.int8:
-                continue
-            if entry.case.peer is HABITAT_MAPPER:
+            if entry.failures or not entry.case.scored:
                 continue
             found = self.run(entry.case, network, scene, "scores")
             entry.constant_error = found["constant_error"] if found else None
@@ -313,7 +308,10 @@ class Results:
             scene = folder / f"{side} px.tif"
             make_scene(scene, side)
             for entry in self.measured.values():
-                if not entry.case.int8 and (found := self.run(entry.case, network, scene)) is not None:
+                if entry.failures or entry.case.int8:
+                    continue
+                found = self.run(entry.case, network, scene)
+                if found is not None:
                     entry.free[side] = found
             scene.unlink()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,7 @@ class Page:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, for programs."""
-        plain = {
-            name: getattr(self, name) for name in ("machine", "date", "command", "side", "checked", "threads")
-        }
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "measured"}
         return {**plain, "cases": [case_to_dict(m) for m in self.measured]}
 
 
@@ -234,7 +232,7 @@ def verdicts(page: Page) -> list[str]:
         sides(f"Faster than {OURS}", "Slower", others, lambda m: m.seconds < ours.seconds),
         sides("Less memory at its peak", "More", others, lambda m: m.peak < ours.peak),
     ]
-    for blended in (m for m in page.ranked if m.case.peer is GIGATILER and m.case.blended):
+    for blended in (m for m in page.ranked if m.case.peer is GIGATILER and m.case.overlap):
         alike = [m for m in others if m.case.overlap == blended.case.overlap]
         if alike:
             head = f"With as much overlap, faster than {blended.case.title}"
