@@ -253,8 +253,8 @@ def notes(page: Page) -> list[str]:
         told.add(m.case.peer.title)
         runs = m.runs or list(m.free.values())
         versions = ", ".join(f"{k} {v}" for k, v in (runs[0]["versions"] if runs else {}).items())
-        said = " ".join(f"{note}." for note in (runs[0]["notes"] if runs else []))
-        lines.append(f"- **{m.case.peer.title}**: {m.case.peer.note} {said} ({versions or 'never ran'})")
+        said = " ".join([m.case.peer.note, *(f"{note}." for note in (runs[0]["notes"] if runs else []))])
+        lines.append(f"- **{m.case.peer.title}**: {said} ({versions or 'never ran'})")
     return [*lines, ""]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COMMON = ("numpy", "rasterio", "torch", "onnxruntime", "onnxruntime-gpu")
-"""Distributions whose versions are told with every result."""
+"""Distributions whose versions are told with a result, if they were used."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,11 @@ def pin(threads: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
+def imported(distribution: str) -> bool:
+    """Whether it is in use, and not only installed."""
+    return distribution.removesuffix("-gpu") in sys.modules
+
+
 def versions(names: tuple[str, ...]) -> dict[str, str]:
     """Of the distributions that are there."""
     found = {}
@@ -175,7 +180,7 @@ def main(
     result = {
         "start_up_seconds": time.perf_counter() - STARTED,
         "baseline_memory": status("VmRSS"),
-        "versions": versions((*packages, *COMMON)),
+        "versions": versions((*packages, *filter(imported, COMMON))),
         "notes": list(notes),
     }
     if job.task == "labels":
