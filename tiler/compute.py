@@ -12,7 +12,7 @@ from tiler.events import BlockStored, Noted
 from tiler.fingerprint import check_unchanged
 from tiler.planning import smaller
 from tiler.seams import compare_seams
-from tiler.stopwatch import Stopwatch, TimedBackend, TimedRaster
+from tiler.stopwatch import TimedBackend, TimedRaster
 
 if TYPE_CHECKING:
     from tiler.blocks import BlockSet
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tiler.planning import Plan
     from tiler.ports import Block, Observer
     from tiler.seams import Seams
+    from tiler.stopwatch import Stopwatch
     from tiler.store import BlockStore
 
 
@@ -36,7 +37,7 @@ class Work:
     store: BlockStore
     folder: RunFolder
     observer: Observer
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    stopwatch: Stopwatch
     backend: TimedBackend = field(init=False)
     blocks_computed: int = 0
     pixels_computed: int = 0

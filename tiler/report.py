@@ -49,6 +49,10 @@ class Report:
     """Empty when no labels were written."""
     seconds: float
     """From the call until the outputs were verified."""
+    startup_seconds: float
+    """Of these, until the first pixel was read: opening, loading, planning."""
+    bottleneck: str
+    """The stage that the others waited for, with its share of the time after that."""
     megapixels_per_second: float
     """Of the raster that the network was fed, everything counted."""
     stage_seconds: dict[str, float]

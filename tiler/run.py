@@ -6,6 +6,7 @@ Whatever ends a run early, what it stored stays in its run directory, and the sa
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from tiler.options import RunOptions
 from tiler.outputs import Outputs
 from tiler.report import DamagedWindow, Report, Tally
 from tiler.space import check_space, most_bytes
+from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
 from tiler.toml import to_toml
 
@@ -106,14 +108,15 @@ def _carry_out(
     job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer, start: float
 ) -> Report | None:
     """Compute what is missing and finish, or leave that to another shard."""
-    plan = _settled(job, mark, outputs, folder)
+    stopwatch = Stopwatch()
+    plan = _settled(job, mark, outputs, folder, stopwatch)
     if plan is None:
         observer(Noted(f"another process finished {outputs.main}"))
         return outputs.finished(mark)
     with rasterio.Env(GDAL_CACHEMAX=plan.cache):
         store = BlockStore(folder.path / "blocks", plan.blocks, job.finisher.planes)
         store.open()
-        work = Work(job, plan, store, folder, observer)
+        work = Work(job, plan, store, folder, observer, stopwatch)
         _announce(work)
         whole = BlockSet.all(plan.blocks)
         if job.options.shard is not None:
@@ -126,12 +129,14 @@ def _carry_out(
                 return outputs.finished(mark)
         store.sweep()
         tally = _finish(work, whole, outputs)
-        report = _report(work, outputs, tally, mark, time.perf_counter() - start)
+        report = _report(work, outputs, tally, mark, start)
         _publish(work, outputs, report)
     return report
 
 
-def _settled(job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder) -> Plan | None:
+def _settled(
+    job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, stopwatch: Stopwatch
+) -> Plan | None:
     """Begin the run or join it; its plan for this process, or None if another has finished it."""
     overwrite = job.options.overwrite
     if not overwrite:
@@ -142,7 +147,8 @@ def _settled(job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder) -
         # Another shard may have finished since we looked.
         if not overwrite and outputs.finished(mark) is not None:
             return None
-        made.append(Manifest(mark, job.plan()))
+        with nullcontext() if job.options.tolerance is None else stopwatch.timing("tolerance"):
+            made.append(Manifest(mark, job.plan()))
         return made[0]
 
     manifest = folder.begin(mark, first, overwrite)
@@ -218,8 +224,17 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
     raise AssertionError("unreachable")
 
 
-def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, seconds: float) -> Report:
-    job, info = work.job, work.job.output_info
+def _bottleneck(work: Work, seconds: float) -> str:
+    """The busiest stage; readers are several."""
+    threads = {"read": work.plan.reader_threads}
+    shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
+    name, busy = max(shares.items(), key=lambda item: item[1])
+    return f"{name}: {busy / max(seconds, busy):.0%} of the time"
+
+
+def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start: float) -> Report:
+    job, info, now = work.job, work.job.output_info, time.perf_counter()
+    seconds, begun = now - start, work.stopwatch.begun or now
     # Blocks know of damage in what the network was fed; --grid source has read the finest pixels since.
     damaged = sorted({d.window: d for d in (*job.damage.found, *work.store.damage())}.values())
     pixels = job.raster.info.height * job.raster.info.width
@@ -229,6 +244,8 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, secon
         valid_pixels=tally.valid_pixels,
         classes=tally.classes(),
         seconds=round(seconds, 3),
+        startup_seconds=round(begun - start, 3),
+        bottleneck=_bottleneck(work, now - begun),
         megapixels_per_second=round(work.pixels_computed / seconds / 1e6, 4),
         stage_seconds={name: round(value, 3) for name, value in work.stopwatch.seconds.items()},
         tiles_computed=work.backend.tiles,

@@ -25,12 +25,15 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.begun: float | None = None
+        """When the first stage began, by `time.perf_counter`."""
         self._lock = threading.Lock()
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
         """Count the time of the block."""
         start = time.perf_counter()
+        self.begun = start if self.begun is None else self.begun
         try:
             yield
         finally:

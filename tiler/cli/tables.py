@@ -50,8 +50,9 @@ def print_report(report: Report) -> None:
             *(("written", path) for path in report.outputs),
             ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
             ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
-            ("speed", f"{report.megapixels_per_second:.2f} Mpx/s"),
+            ("speed", f"{report.megapixels_per_second:.2f} Mpx/s, {report.startup_seconds:.1f} s to start"),
             ("busy", ", ".join(f"{name} {s:.1f} s" for name, s in report.stage_seconds.items())),
+            ("bottleneck", report.bottleneck),
             *_seams(report),
             ("memory", f"peak {in_words(report.peak_memory)} of {in_words(report.plan['peak'])} planned"),
         ]
