@@ -198,9 +198,7 @@ def _summary(rounds: list[tuple[float, Report]]) -> Speed:
         megapixels=statistics.median(map(_rate, reports)),
         floor=statistics.median(floor for floor, _ in rounds),
         ratio=statistics.median(_rate(report) / floor for floor, report in rounds),
-        network=statistics.median(
-            r.stage_seconds["network"] / s for r, s in zip(reports, after, strict=True)
-        ),
+        network=statistics.median(r.stage_seconds["network"] / _seconds(r) for r in reports),
         waste=middle.plan["waste"],
         startup=statistics.median(r.startup_seconds for r in reports),
         stages=middle.stage_seconds,
