@@ -1,0 +1,67 @@
+"""The network walked backward from a block of scores: what a tile must hold around its core."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from tiler.analysis.interval import IndexMap, Interval
+from tiler.analysis.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tiler.analysis.trace import Trace
+
+
+def reach(trace: Trace, result: str, role: str) -> tuple[Fraction, Fraction]:
+    """Pixels before and after a core that its scores depend on.
+
+    The core is one stride long and begins where its scores would, were nothing lost at the edges. A score is
+    what it is in the whole image if every element it depends on, in every tensor on the way, lies inside
+    its tensor: outside, the network pads, which at a tile's edge is not what lies there.
+    """
+    found = {result: _core(trace, result, role)}
+    for operator, step in reversed(trace.steps):
+        here = _joined(*(found.get(name) for name in operator.outputs))
+        for link in step.links if here else ():
+            name = operator.inputs[link.source]
+            if link.role == role and (read := _read(link.maps, here)):
+                found[name] = read.join(found[name]) if name in found else read
+    before, after = Fraction(0), Fraction(0)
+    for name, interval in found.items():
+        value = trace.values[name]
+        atom = value.atom(role) if isinstance(value, Tensor) else None
+        if atom is None:
+            continue
+        short = trace.size[role] - atom.length / atom.scale
+        before = max(before, -interval.first / atom.scale)
+        after = max(after, (interval.last + 1) / atom.scale + short - trace.stride(role))
+    return before, after
+
+
+def _core(trace: Trace, result: str, role: str) -> Interval:
+    value = trace.values[result]
+    atom = value.atom(role) if isinstance(value, Tensor) else None
+    scale = Fraction(1) if atom is None else atom.scale
+    return Interval(0, int(scale * trace.stride(role)) - 1)
+
+
+def _joined(*intervals: Interval | None) -> Interval | None:
+    found = [interval for interval in intervals if interval]
+    return Interval(min(i.first for i in found), max(i.last for i in found)) if found else None
+
+
+def _read(maps: tuple[IndexMap, ...], results: Interval | None) -> Interval | None:
+    for way in maps:
+        results = None if results is None else way.sources(results)
+    return results
+
+
+def margins(trace: Trace, role: str) -> tuple[int, int]:
+    """Scores that are missing at the start and at the end, in output pixels."""
+    atom = trace.result.atom(role) if trace.result else None
+    if atom is None:
+        return 0, 0
+    missing = math.floor(trace.size[role] * atom.scale) - atom.length
+    before = math.floor(atom.origin * atom.scale)
+    return before, missing - before
