@@ -63,5 +63,6 @@ def margins(trace: Trace, role: str) -> tuple[int, int]:
     if atom is None:
         return 0, 0
     missing = math.floor(trace.size[role] * atom.scale) - atom.length
-    before = math.floor(atom.origin * atom.scale)
+    # A network that returns a score per pixel returns it for that pixel, however lopsided its windows are.
+    before = max(min(math.floor(atom.origin * atom.scale), max(missing, 0)), min(missing, 0))
     return before, missing - before

@@ -78,7 +78,10 @@ def _target(
     """Results along the ``k``-th axis that is named, and results per element."""
     if sizes is not None and sizes.size:
         target = int(sizes.reshape(-1)[k])
-        return target, Fraction(target, length)
+        ratio = Fraction(target, length)
+        if ratio != ratio.limit_denominator(LARGEST_DENOMINATOR):
+            raise UnprovenError(f"resizes {length} to {target}, which is no simple ratio (not proven)")
+        return target, ratio
     if scales is None:
         raise UnprovenError("has neither scales nor sizes that could be worked out (not proven)")
     ratio = Fraction(scales[k]).limit_denominator(LARGEST_DENOMINATOR)

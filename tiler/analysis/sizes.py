@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from tiler.analysis.reach import margins
@@ -11,13 +12,15 @@ from tiler.analysis.trace import Size, Trace, follow
 if TYPE_CHECKING:
     from tiler.analysis.graph import Network
 
+FIRST: Final = {ROWS: 3840, COLUMNS: 5760}
+"""Where strides are read: every likely one divides both."""
 NOMINAL: Final = 1024
-"""About the side at which a network is looked at first, in pixels: larger than halos usually are."""
+"""About the side at which a network is looked at, in pixels: larger than halos usually are."""
 SKEW: Final = 3
 """Columns are so many strides more than rows, so that one is not taken for the other."""
 STEPS: Final = (1, 2, 7, 60)
 """Strides more at which it must do the same."""
-LARGEST_STRIDE: Final = 1024
+LARGEST_STRIDE: Final = 256
 
 Strides = dict[str, int]
 
@@ -25,10 +28,12 @@ Strides = dict[str, int]
 def family(network: Network) -> tuple[Trace, Strides]:
     """The network at the size, of those about `NOMINAL`, at which it loses least; and its strides."""
     strides = dict.fromkeys(SPATIAL, 1)
-    trace = follow(network, _size(strides, strides))
+    trace = follow(network, FIRST)
     for _ in range(4):  # what lies behind a misfit of sizes is seen once they fit
         found = {role: trace.stride(role) for role in SPATIAL}
-        if found == strides or max(found.values()) > LARGEST_STRIDE:
+        if max(found.values()) > LARGEST_STRIDE:
+            break
+        if found == strides and trace.size != FIRST:
             break
         strides = found
         trace = _best(network, strides)
@@ -102,7 +107,9 @@ def _bare(atom: Atom, size: Size, strict: bool) -> object:
 
 def smallest(network: Network, trace: Trace, strides: Strides, role: str) -> int:
     """The least size along one axis at which it does the same."""
-    for length in range(trace.size[role] % strides[role], trace.size[role], strides[role]):
-        if length and difference(trace, follow(network, {**trace.size, role: length})) is None:
-            return length
-    return trace.size[role]
+    lengths = range(trace.size[role] % strides[role], trace.size[role] + 1, strides[role])
+
+    def works(length: int) -> bool:
+        return length > 0 and difference(trace, follow(network, {**trace.size, role: length})) is None
+
+    return lengths[bisect_left(lengths, True, key=works)]
