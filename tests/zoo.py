@@ -1,4 +1,4 @@
-"""Small graphs, one peculiarity each, and what their outputs really depend on: found by trying, not by formula.
+"""Small graphs, one peculiarity each, and what their outputs depend on: found by trying, not by formula.
 
 All weights are positive, and so are the pixels, so that nothing is masked by a ReLU or cancels out.
 """
@@ -69,6 +69,7 @@ def runner(proto: onnx.ModelProto, bands=None):
     """A function from pixels (H, W) or (C, H, W) to scores (K, H, W), computed by ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # failing is among what is tried
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -237,10 +238,9 @@ def resized(scale, opset=17, pool=1, conv=True, **attributes):
     x = b("AveragePool", "x", kernel_shape=[pool, pool], strides=[pool, pool]) if pool > 1 else "x"
     x = b.same(x) if conv else x
     scales = b.weight(np.array([1, 1, scale, scale], np.float32))
-    x = b("Upsample", x, scales, **attributes) if opset < 10 else (
-        b("Resize", x, scales, **attributes) if opset < 11 else b("Resize", x, "", scales, **attributes)
-    )
-    return b.model(x)
+    roi = b.weight(np.zeros(0, np.float32)) if opset in (11, 12) else ""
+    op = "Upsample" if opset < 10 else "Resize"
+    return b.model(b(op, x, *([roi] if opset > 10 else []), scales, **attributes))
 
 
 for _mode in ("half_pixel", "pytorch_half_pixel", "asymmetric", "half_pixel_symmetric"):
@@ -255,11 +255,19 @@ for _rounding in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"):
     for _mode in ("half_pixel", "asymmetric"):
         for _scale, _pool in ((2, 2), (0.5, 1), (1.5, 3)):
             EXACT[f"resize_{_rounding}_{_mode}_{_scale}"] = partial(
-                resized, _scale, 13, _pool,
-                mode="nearest", coordinate_transformation_mode=_mode, nearest_mode=_rounding,
+                resized,
+                _scale,
+                13,
+                _pool,
+                mode="nearest",
+                coordinate_transformation_mode=_mode,
+                nearest_mode=_rounding,
             )
 for _how in ("linear", "cubic"):
     EXACT[f"resize_antialias_{_how}"] = partial(resized, 0.5, 18, mode=_how, antialias=1)
+EXACT["resize_tf_nearest"] = partial(
+    resized, 2, 11, 2, mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn"
+)
 EXACT["resize_10_nearest"] = partial(resized, 2, 10, 2, mode="nearest")
 EXACT["resize_10_down"] = partial(resized, 0.5, 10, mode="nearest")
 EXACT["resize_10_linear"] = partial(resized, 2, 10, 2, mode="linear")
@@ -315,7 +323,14 @@ def crop_the_skip():
 @exact
 def every_second():
     b = Builder()
-    x = b("Slice", b.same("x"), b.integers(1, 0), b.integers(2**31 - 1, 2**31 - 1), b.integers(2, 3), b.integers(2, 2))
+    x = b(
+        "Slice",
+        b.same("x"),
+        b.integers(1, 0),
+        b.integers(2**31 - 1, 2**31 - 1),
+        b.integers(2, 3),
+        b.integers(2, 2),
+    )
     return b.model(x)
 
 
@@ -399,7 +414,9 @@ def channels_last_norm():
     one, two = b("Split", b("Softmax", x, axis=1), outputs=2, axis=1)
     x = b("Gather", b("Concat", two, one, axis=1), b.integers(3, 0), axis=1)
     x = b("Sub", x, b("ReduceMean", x, axes=[1]))
-    return b.model(b("PRelu", b("Clip", x, b.weight(np.float32(-9)), b.weight(np.float32(9))), b.random(2, 1, 1)))
+    return b.model(
+        b("PRelu", b("Clip", x, b.weight(np.float32(-9)), b.weight(np.float32(9))), b.random(2, 1, 1))
+    )
 
 
 @exact
@@ -488,6 +505,12 @@ def softmax_along_columns():
     return b.model(b("Softmax", "x", axis=-1))
 
 
+@inexact("Softmax 'softmax0' sums over the batch")
+def softmax_along_the_batch():
+    b = Builder()
+    return b.model(b("Softmax", "x", axis=0))
+
+
 @inexact("Pad 'pad0' wraps")
 def pad_wrap():
     b = Builder(opset=19)
@@ -536,3 +559,118 @@ def begins_in_the_middle():
 def mirrored():
     b = Builder()
     return b.model(b("Slice", "x", b.integers(-1), b.integers(-(2**62)), b.integers(3), b.integers(-1)))
+
+
+def unproven(op, domain="", **attributes):
+    """One operator that nothing is known of."""
+    b = Builder()
+    x = b(op, "x", domain=domain, **attributes)
+    return b.model(b("Relu", x))
+
+
+def with_subgraph():
+    """A choice between two graphs."""
+    b = Builder()
+    branches = [
+        helper.make_graph(
+            [helper.make_node(op, ["x"], ["z"])], op, [], [helper.make_tensor_value_info("z", 1, None)]
+        )
+        for op in ("Relu", "Neg")
+    ]
+    x = b("If", b.weight(np.array(True)), then_branch=branches[0], else_branch=branches[1])
+    return b.model(x)
+
+
+def flat_output():
+    """One class without its axis."""
+    b = Builder()
+    return b.model(b("Squeeze", b.same("x"), b.integers(1)))
+
+
+def labels():
+    """Ends in the number of the best class, and keeps its axis."""
+    b = Builder()
+    return b.model(b("ArgMax", b.same("x", (1, 3)), axis=1), TensorProto.INT64)
+
+
+def baked(dims=(1, 4, 32, 64)):
+    """Reshaped to sizes that are those of one tile."""
+    b = Builder(dims=["n", 1, 32, 64])
+    return b.model(b("Reshape", b.same("x", (1, 4)), b.integers(*dims)))
+
+
+def varying_constant():
+    """Adds a map of where in the tile a pixel lies."""
+    b = Builder(dims=["n", 1, 32, 64])
+    return b.model(b("Add", "x", b.random(1, 1, 1, 64)))
+
+
+def positions():
+    """The same, made from the shape."""
+    b = Builder()
+    count = b("Gather", b("Shape", "x"), b.weight(np.int64(3)))
+    places = b("Range", b.weight(np.int64(0)), count, b.weight(np.int64(1)))
+    return b.model(b("Add", "x", b("Cast", places, to=TensorProto.FLOAT)))
+
+
+def joined_columns():
+    """The tile and its copy side by side."""
+    b = Builder()
+    return b.model(b("Concat", "x", b.same("x"), axis=3))
+
+
+def training():
+    """Batch statistics of what it sees."""
+    b = Builder()
+    y, _, _ = b("BatchNormalization", "x", *(b.random(1) for _ in range(4)), outputs=3, training_mode=1)
+    return b.model(y)
+
+
+def of_random_parts(seed):
+    """A network of operators drawn at random, with a skip around a part of them."""
+    b = Builder(seed=seed)
+    rng = np.random.default_rng(seed)
+    x = "x"
+    for _ in range(rng.integers(2, 5)):
+        x = RANDOM[rng.integers(len(RANDOM))](b, rng, x)
+    if rng.integers(2):
+        x = b("Add", _padded(b, rng, x), _padded(b, rng, x))
+    deep = b("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    return b.model(b("Add", x, b.up(_padded(b, rng, deep), strides=[2, 2])) if rng.integers(2) else x)
+
+
+def _padded(b, rng, x):
+    """A convolution that keeps the size, with its window somewhere about the pixel."""
+    kernel, dilation = int(rng.integers(1, 5)), int(rng.integers(1, 3))
+    room = (kernel - 1) * dilation
+    before = int(rng.integers(0, room + 1))
+    pads = [before, before, room - before, room - before]
+    return b.conv(x, kernel=kernel, pads=pads, dilations=[dilation] * 2)
+
+
+def _shrunk(b, rng, x):
+    step = int(rng.integers(2, 4))
+    kernel = int(rng.integers(step, step + 3))
+    before = int(rng.integers(0, min(kernel - step, kernel // 2) + 1))
+    pads = [before, before, kernel - step - before, kernel - step - before]
+    if rng.integers(2) or max(pads) > kernel // 2:
+        return b.conv(x, kernel=kernel, strides=[step] * 2, pads=pads)
+    return b("MaxPool", x, kernel_shape=[kernel] * 2, strides=[step] * 2, pads=pads)
+
+
+def _grown(b, rng, x):
+    step = int(rng.integers(2, 4))
+    if rng.integers(2):
+        kernel = step + 2 * int(rng.integers(0, 2))
+        return b.up(x, kernel, strides=[step] * 2, pads=[(kernel - step) // 2] * 4)
+    scales = b.weight(np.array([1, 1, step, step], np.float32))
+    mode = ["nearest", "linear", "cubic"][rng.integers(3)]
+    return b("Resize", x, "", scales, mode=mode, coordinate_transformation_mode="half_pixel")
+
+
+def _cut(b, rng, x):
+    first, last = int(rng.integers(0, 4)), int(rng.integers(1, 4))
+    return b("Slice", x, b.integers(first, first), b.integers(-last, -last), b.integers(2, 3))
+
+
+RANDOM = (_padded, _padded, _shrunk, _grown, _cut)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 LARGEST: Final = 2**22
-"""Elements of the largest constant that is worked out; of others only the shape is not known either."""
+"""Elements of the largest constant that is worked out."""
 
 KEEP_SHAPE: Final = ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
 """Operators on large constants whose shape is that of what they read."""

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import onnx.inliner
 
-from tiler.analysis.fold import LARGEST
 from tiler.analysis.node import attributes
 from tiler.analysis.tensor import Constant, UnprovenError
 
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
+LARGEST_WEIGHT: Final = 2**20
+"""Elements of the largest weight whose values are looked at; of others the shape is enough."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +49,8 @@ class Network:
     weights: dict[str, Constant]
     source: str
     """Name of the image."""
-    batch: int
-    """Fixed batch, else 1."""
+    batch: int | None
+    """None: any."""
     channels: int
     result: str
     """Name of the scores."""
@@ -82,7 +83,7 @@ def read_network(proto: onnx.ModelProto) -> Network:
         operators=_leading_to(result, [_operator(node) for node in graph.node]),
         weights=weights,
         source=inputs[0].name,
-        batch=dims[0].dim_value or 1,
+        batch=dims[0].dim_value or None,
         channels=dims[1].dim_value,
         result=result,
         opset=max((o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS), default=1),
@@ -91,7 +92,7 @@ def read_network(proto: onnx.ModelProto) -> Network:
 
 def _weight(tensor: onnx.TensorProto) -> Constant:
     shape = tuple(tensor.dims)
-    if np.prod(shape, dtype=np.int64) > LARGEST or tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if np.prod(shape, dtype=np.int64) > LARGEST_WEIGHT or tensor.data_location == onnx.TensorProto.EXTERNAL:
         return Constant(shape)
     return Constant(shape, onnx.numpy_helper.to_array(tensor))
 

@@ -125,7 +125,9 @@ def concat(node: Node) -> Step:
     shapes = [value.shape or () for value in values]
     others = {(*s[:axis], *s[axis + 1 :]) for s in shapes}
     if len(others) > 1:
-        raise UnprovenError(f"joins tensors of different sizes, {sorted(others)}")
+        raise UnprovenError(
+            "joins tensors that do not fit each other at other sizes of the tile (not proven)"
+        )
     result = tensors[0].with_axis(axis, plain(sum(s[axis] for s in shapes)))
     reasons = tuple(dict.fromkeys(r for value in values if (r := _misfit(value, result, axis))))
     return Step((result,), identity_links(node, result), reasons)
@@ -233,7 +235,7 @@ def gather(node: Node) -> Step:
     if indices is None or x.roles(axis):
         raise UnprovenError("picks rows or columns by their position (not proven)")
     result = Tensor((*x.axes[:axis], *map(plain, indices.shape), *x.axes[axis + 1 :]))
-    return Step((result,), identity_links(node, result), (), (indices.tobytes(),))
+    return same_place(node, result)
 
 
 def depth_to_space(node: Node) -> Step:

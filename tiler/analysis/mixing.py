@@ -20,7 +20,7 @@ def _over(x: Tensor, axes: Iterable[int], verb: str) -> tuple[str, ...]:
     roles = x.roles(*chosen) if chosen else ()
     if set(roles) & set(SPATIAL):
         return (f"{verb} the whole tile",)
-    return (f"{verb} the {words(roles)}",) if roles and x.shape[chosen[0]] > 1 else ()
+    return (f"{verb} the {words(roles)}",) if roles else ()
 
 
 def reduction(node: Node) -> Step:
@@ -129,9 +129,6 @@ def _product(a: list[Axis], b: list[Axis], factors: dict[int, Value]) -> Step:
     # Of two sets of positions that are compared with each other, the first is followed.
     last = (plain(Tensor((b[-1],)).shape[0])) if outer else b[-1]
     result = Tensor((*batch, a[-2], last))
-    varying = [v for v in factors.values() if isinstance(v, Constant) and v.sized]
-    if varying:
-        raise UnprovenError("computes with the size of the tile (not proven)")
     return Step((result,), _links(factors, result), _mixing(bool(between), bool(outer), factors))
 
 

@@ -20,11 +20,7 @@ def pointwise(node: Node) -> Step:
     joined = [_join([_axis(value, i - rank) for value in used]) for i in range(rank)]
     result = Tensor(tuple(axis for axis, _ in joined))
     reasons = dict.fromkeys(reason for _, reason in joined if reason)
-    sized = [value for value in used if isinstance(value, Constant) and value.sized]
-    if any(value.array is None for value in sized):
-        raise UnprovenError("computes with the size of the tile (not proven)")
-    fixed = tuple(value.array.tobytes() for value in sized if value.array is not None)
-    return Step((result,) * node.outputs, identity_links(node, result), tuple(reasons), fixed)
+    return same_place(node, result, *reasons)
 
 
 def _axis(value: Value, i: int) -> tuple[Axis, bool]:
@@ -44,7 +40,9 @@ def _join(axes: list[tuple[Axis, bool]]) -> tuple[Axis, str]:
     result = named[0] if named else long[0][0]
     lengths = {Tensor((axis,)).shape for axis, _ in long} - {(1,)}
     if len(lengths) > 1:
-        raise UnprovenError(f"joins tensors of different sizes, {sorted(n for (n,) in lengths)}")
+        raise UnprovenError(
+            "joins tensors that do not fit each other at other sizes of the tile (not proven)"
+        )
     if any(axis != result and _scales(axis) != _scales(result) for axis in named):
         raise UnprovenError("joins tensors whose axes do not belong together (not proven)")
     bare = [constant for axis, constant in long if axis not in named]
@@ -63,9 +61,7 @@ def _scales(axis: Axis) -> list[tuple[object, ...]]:
 def keeps_first(node: Node) -> Step:
     """Only the first input is data; the others are parameters without extent."""
     for i in range(1, len(node.inputs)):
-        constant = node.constant(i)
-        if constant is not None and constant.sized:
-            raise UnprovenError("computes with the size of the tile (not proven)")
+        node.constant(i)
     return same_place(node, node.tensor())
 
 
@@ -81,7 +77,7 @@ def batch_norm(node: Node) -> Step:
     """With stored statistics, a factor and a summand per channel."""
     training = node.get("training_mode", 0) or not node.get("is_test", 1) or node.outputs > 1
     reasons = ("is in training mode: it averages over the whole tile",) if training else ()
-    if node.tensor().roles(1):
+    if node.tensor().roles(1) or not node.get("spatial", 1):
         raise UnprovenError("takes rows or columns for channels (not proven)")
     return same_place(node, node.tensor(), *reasons)
 
@@ -90,7 +86,7 @@ def quantize(node: Node) -> Step:
     """To or from integers by a scale for the tensor or for each channel."""
     x = node.tensor()
     scale = node.constant(1)
-    if scale is None or scale.shape is None or scale.sized:
+    if scale is None or scale.shape is None:
         raise UnprovenError("has a scale that could not be worked out (not proven)")
     if scale.shape not in ((), (1,)) and (len(scale.shape) > 1 or x.roles(node.axis(1, len(x.axes)))):
         raise UnprovenError("has scales that vary along rows or columns (not proven)")

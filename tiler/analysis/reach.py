@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from tiler.analysis.interval import IndexMap, Interval
-from tiler.analysis.tensor import Tensor
+from tiler.analysis.tensor import Atom, Tensor
 
 if TYPE_CHECKING:
     from tiler.analysis.trace import Trace
@@ -20,6 +20,17 @@ def reach(trace: Trace, result: str, role: str) -> tuple[Fraction, Fraction]:
     what it is in the whole image if every element it depends on, in every tensor on the way, lies inside
     its tensor: outside, the network pads, which at a tile's edge is not what lies there.
     """
+    rooms = [
+        _room(trace, atom, interval)
+        for name, interval in dependence(trace, result, role).items()
+        if (atom := _atom(trace, name, role))
+    ]
+    before, after = zip((Fraction(0), Fraction(0)), *rooms, strict=True)
+    return max(before), max(after)
+
+
+def dependence(trace: Trace, result: str, role: str) -> dict[str, Interval]:
+    """The elements of every tensor that the first stride of scores depends on, by name."""
     found = {result: _core(trace, result, role)}
     for operator, step in reversed(trace.steps):
         here = _joined(*(found.get(name) for name in operator.outputs))
@@ -27,21 +38,22 @@ def reach(trace: Trace, result: str, role: str) -> tuple[Fraction, Fraction]:
             name = operator.inputs[link.source]
             if link.role == role and (read := _read(link.maps, here)):
                 found[name] = read.join(found[name]) if name in found else read
-    before, after = Fraction(0), Fraction(0)
-    for name, interval in found.items():
-        value = trace.values[name]
-        atom = value.atom(role) if isinstance(value, Tensor) else None
-        if atom is None:
-            continue
-        short = trace.size[role] - atom.length / atom.scale
-        before = max(before, -interval.first / atom.scale)
-        after = max(after, (interval.last + 1) / atom.scale + short - trace.stride(role))
-    return before, after
+    return found
+
+
+def _room(trace: Trace, atom: Atom, interval: Interval) -> tuple[Fraction, Fraction]:
+    """Pixels that a tile must have before and after the core for these elements to be in their tensor."""
+    short = trace.size[atom.role] - atom.length / atom.scale
+    return -interval.first / atom.scale, (interval.last + 1) / atom.scale + short - trace.stride(atom.role)
+
+
+def _atom(trace: Trace, name: str, role: str) -> Atom | None:
+    value = trace.values[name]
+    return value.atom(role) if isinstance(value, Tensor) else None
 
 
 def _core(trace: Trace, result: str, role: str) -> Interval:
-    value = trace.values[result]
-    atom = value.atom(role) if isinstance(value, Tensor) else None
+    atom = _atom(trace, result, role)
     scale = Fraction(1) if atom is None else atom.scale
     return Interval(0, int(scale * trace.stride(role)) - 1)
 

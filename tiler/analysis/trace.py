@@ -28,6 +28,21 @@ if TYPE_CHECKING:
 
 Size = dict[str, int]
 """Input pixels, by role."""
+SIZED: Final = frozenset(
+    (
+        "CenterCropPad",
+        "Expand",
+        "Pad",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Tile",
+        "Unsqueeze",
+        "Upsample",
+    )
+)
+"""Operators whose rule knows what it means that a parameter depends on the size."""
 UNEXPECTED: Final = (IndexError, KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError)
 """What a rule or numpy raises on a node that is not as the specification has it."""
 
@@ -104,7 +119,9 @@ def follow(network: Network, size: Size) -> Trace:
 
 def _image(network: Network, size: Size) -> Tensor:
     rows, columns = ((Atom(size[role], role),) for role in (ROWS, COLUMNS))
-    return Tensor(((Atom(network.batch, BATCH),), plain(network.channels), rows, columns))
+    # An open batch is followed as one that happens to be 1; a fixed one may mix its only image with itself.
+    batch = plain(1) if network.batch == 1 else (Atom(network.batch or 1, BATCH),)
+    return Tensor((batch, plain(network.channels), rows, columns))
 
 
 def _reason(operator: Operator, reason: str) -> str:
@@ -122,7 +139,16 @@ def _step(operator: Operator, values: dict[str, Value], opset: int) -> Step:
         return Step(fold(node))
     if operator.op not in RULES:
         raise UnprovenError(f"unknown operator {operator.label} (not proven)")
-    return RULES[operator.op](node)
+    step = RULES[operator.op](node)
+    return step if operator.op in SIZED else replace(step, fixed=_sized(node))
+
+
+def _sized(node: Node) -> tuple[bytes, ...]:
+    """The values of constants that may depend on the size."""
+    values = [value for value in node.inputs if isinstance(value, Constant) and value.sized]
+    if any(value.array is None for value in values):
+        raise UnprovenError("computes with the size of the tile (not proven)")
+    return tuple(value.array.tobytes() for value in values if value.array is not None)
 
 
 def _unknown(operator: Operator) -> bool:

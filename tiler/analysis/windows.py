@@ -122,7 +122,7 @@ def _aligned(shift: Fraction, step: int) -> Fraction:
 
 def _weights(node: Node, i: int) -> tuple[int, ...]:
     weights = node.constant(i)
-    if weights is None or weights.sized or weights.shape is None or len(weights.shape) < 3:
+    if weights is None or weights.shape is None or len(weights.shape) < 3:
         raise UnprovenError("has weights that could not be worked out (not proven)")
     return weights.shape
 
