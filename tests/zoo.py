@@ -220,6 +220,29 @@ def transposed_same():
 
 
 @exact
+def transposed_same_odd():
+    """One element is cut off, at the start or at the end."""
+    b = Builder()
+    x = b("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2])
+    upper = b.up(x, 3, strides=[2, 2], auto_pad="SAME_UPPER")
+    return b.model(b("Concat", upper, b.same("x"), axis=1))
+
+
+@exact
+def transposed_same_lower():
+    b = Builder()
+    x = b("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2])
+    return b.model(b.up(x, 3, strides=[2, 2], auto_pad="SAME_LOWER"))
+
+
+@exact
+def pool_into_the_padding():
+    """The last window would begin in the padding and is left out."""
+    b = Builder()
+    return b.model(b("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], ceil_mode=1))
+
+
+@exact
 def max_pool_ceil():
     b = Builder()
     x = b("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
@@ -270,6 +293,7 @@ EXACT["resize_tf_nearest"] = partial(
 )
 EXACT["resize_10_nearest"] = partial(resized, 2, 10, 2, mode="nearest")
 EXACT["resize_10_down"] = partial(resized, 0.5, 10, mode="nearest")
+EXACT["resize_10_down_uneven"] = partial(resized, 0.75, 10, mode="nearest")
 EXACT["resize_10_linear"] = partial(resized, 2, 10, 2, mode="linear")
 EXACT["upsample_9_nearest"] = partial(resized, 2, 9, 2, mode="nearest")
 EXACT["upsample_9_linear"] = partial(resized, 2, 9, 2, mode="linear")
@@ -525,6 +549,23 @@ def attention():
     scores = b("MatMul", tokens, b("Transpose", tokens, perm=[0, 2, 1]))
     mixed = b("MatMul", b("Softmax", scores, axis=-1), tokens)
     return b.model(b("Reshape", b("Transpose", mixed, perm=[0, 2, 1]), shape))
+
+
+@inexact("MatMul 'matmul3' is attention over the whole tile")
+def linear_attention():
+    """Keys and values meet first, so that no position is compared with another."""
+    b = Builder(bands=2)
+    keys = b("Reshape", "x", b.integers(0, 0, -1))
+    tokens = b("Transpose", keys, perm=[0, 2, 1])
+    shape = b("Shape", "x")
+    mixed = b("MatMul", tokens, b("MatMul", keys, tokens))
+    return b.model(b("Reshape", b("Transpose", mixed, perm=[0, 2, 1]), shape))
+
+
+@inexact("MatMul 'matmul0' mixes all positions along rows or columns")
+def dense_along_columns():
+    b = Builder(dims=[1, 1, 32, 64])
+    return b.model(b("MatMul", "x", b.random(64, 64)))
 
 
 @inexact("LayerNormalization 'layernormalization0' averages over the whole tile")

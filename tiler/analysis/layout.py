@@ -44,7 +44,7 @@ def flatten(node: Node) -> Step:
 def _regrouped(x: Tensor, shape: Iterable[int]) -> Step:
     result, ways = regroup(x, shape)
     links = (
-        Link(0, role, ways.get(role) or (IDENTITY,)) for role in SPATIAL if x.atom(role) and result.atom(role)
+        Link(0, role, ways.get(role, IDENTITY)) for role in SPATIAL if x.atom(role) and result.atom(role)
     )
     return Step((result,), tuple(links))
 
@@ -178,7 +178,7 @@ def crop(node: Node) -> Step:
         result = result.with_axis(axis, (_cropped(x.single(axis), begin, count, step),))
         if role in SPATIAL:
             links[role] = Window(1, step, -begin)
-    return Step((result,), tuple(Link(0, role, (way,)) for role, way in links.items()))
+    return Step((result,), tuple(Link(0, role, way) for role, way in links.items()))
 
 
 def _cropped(atom: Atom, begin: int, count: int, step: int = 1) -> Atom:
@@ -207,7 +207,7 @@ def pad(node: Node) -> Step:
             links[atom.role] = Window(1, 1, before)
         if atom.role and node.get("mode", "constant") == "wrap":
             reasons.append("wraps one end of the tile around to the other")
-    made = tuple(Link(0, role, (way,)) for role, way in links.items())
+    made = tuple(Link(0, role, way) for role, way in links.items())
     return Step((result,), made, tuple(dict.fromkeys(reasons)))
 
 
@@ -224,7 +224,7 @@ def centre(node: Node) -> Step:
         result = result.with_axis(axis, (_cropped(atom, begin, length),))
         if atom.role in SPATIAL:
             links[atom.role] = Window(1, 1, -begin)
-    return Step((result,), tuple(Link(0, role, (way,)) for role, way in links.items()))
+    return Step((result,), tuple(Link(0, role, way) for role, way in links.items()))
 
 
 def gather(node: Node) -> Step:
@@ -246,7 +246,7 @@ def depth_to_space(node: Node) -> Step:
         atom = x.single(axis)
         scale = atom.scale * block if atom.role else atom.scale
         result = result.with_axis(axis, (replace(atom, length=atom.length * block, scale=scale),))
-    return Step((result,), tuple(Link(0, r, (Repeated(block),)) for r in x.roles(2, 3) if r in SPATIAL))
+    return Step((result,), tuple(Link(0, r, Repeated(block)) for r in x.roles(2, 3) if r in SPATIAL))
 
 
 def space_to_depth(node: Node) -> Step:
@@ -259,7 +259,7 @@ def space_to_depth(node: Node) -> Step:
             raise UnprovenError(f"cuts a length of {atom.length} into blocks of {block} (not proven)")
         scale = atom.scale / block if atom.role else atom.scale
         result = result.with_axis(axis, (replace(atom, length=atom.length // block, scale=scale),))
-    return Step((result,), tuple(Link(0, r, (Window(block, block),)) for r in x.roles(2, 3) if r in SPATIAL))
+    return Step((result,), tuple(Link(0, r, Window(block, block)) for r in x.roles(2, 3) if r in SPATIAL))
 
 
 def _blocks(node: Node) -> tuple[Tensor, int]:

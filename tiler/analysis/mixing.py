@@ -125,6 +125,8 @@ def _product(a: list[Axis], b: list[Axis], factors: dict[int, Value]) -> Step:
         raise UnprovenError("multiplies by a vector (not proven)")
     between = Tensor((a[-1],)).roles() + Tensor((b[-2],)).roles()
     outer = Tensor((a[-2],)).roles() and Tensor((b[-1],)).roles()
+    if not between and Tensor((a[-1],)).shape != Tensor((b[-2],)).shape:
+        raise UnprovenError("multiplies matrices that do not fit at other sizes of the tile (not proven)")
     batch = _batch(a[:-2], b[:-2])
     # Of two sets of positions that are compared with each other, the first is followed.
     last = (plain(Tensor((b[-1],)).shape[0])) if outer else b[-1]
@@ -157,7 +159,7 @@ def _stretched(one: Axis, two: Axis) -> Axis:
 
 def _links(factors: dict[int, Value], result: Tensor) -> tuple[Link, ...]:
     return tuple(
-        Link(i, role, (IDENTITY,))
+        Link(i, role, IDENTITY)
         for i, value in factors.items()
         if isinstance(value, Tensor)
         for role in SPATIAL

@@ -28,8 +28,8 @@ class Link:
     """Which input."""
     role: str
     """`ROWS` or `COLUMNS`."""
-    maps: tuple[IndexMap, ...]
-    """From the output to the input, one after the other."""
+    way: IndexMap
+    """From the output to the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def identity_links(node: Node, result: Tensor) -> tuple[Link, ...]:
     """Every output element reads the same place of every input that has the axis."""
     return tuple(
-        Link(i, role, (IDENTITY,))
+        Link(i, role, IDENTITY)
         for i, value in enumerate(node.inputs)
         if isinstance(value, Tensor)
         for role in SPATIAL

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from tiler.analysis.interval import IndexMap, Interval
+from tiler.analysis.interval import Interval
 from tiler.analysis.tensor import Atom, Tensor
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def dependence(trace: Trace, result: str, role: str) -> dict[str, Interval]:
     found = {result: _core(trace, result, role)}
     for operator, step in reversed(trace.steps):
         here = _joined(*(found.get(name) for name in operator.outputs))
-        for link in step.links if here else ():
+        for link in step.links:
             name = operator.inputs[link.source]
-            if link.role == role and (read := _read(link.maps, here)):
+            if here and link.role == role and (read := link.way.sources(here)):
                 found[name] = read.join(found[name]) if name in found else read
     return found
 
@@ -61,12 +61,6 @@ def _core(trace: Trace, result: str, role: str) -> Interval:
 def _joined(*intervals: Interval | None) -> Interval | None:
     found = [interval for interval in intervals if interval]
     return Interval(min(i.first for i in found), max(i.last for i in found)) if found else None
-
-
-def _read(maps: tuple[IndexMap, ...], results: Interval | None) -> Interval | None:
-    for way in maps:
-        results = None if results is None else way.sources(results)
-    return results
 
 
 def margins(trace: Trace, role: str) -> tuple[int, int]:

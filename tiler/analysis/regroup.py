@@ -18,7 +18,7 @@ class Regrouping:
     """The atoms still to be placed, and how rows and columns were cut or lengthened on the way."""
 
     left: deque[Atom]
-    ways: dict[str, list[IndexMap]] = field(default_factory=dict)
+    ways: dict[str, IndexMap] = field(default_factory=dict)
 
     def axis(self, length: int) -> Axis:
         """The next axis of the result."""
@@ -43,7 +43,7 @@ class Regrouping:
         inner = atom.length // missing
         self.left.appendleft(Atom(inner))
         if atom.role in SPATIAL:
-            self.ways.setdefault(atom.role, []).insert(0, Window(inner, inner))
+            self.ways[atom.role] = Window(inner, inner)
         return replace(atom, length=missing, scale=atom.scale / inner)
 
     def _merged(self, atoms: list[Atom]) -> Axis:
@@ -58,14 +58,14 @@ class Regrouping:
 
     def _finer(self, atom: Atom, times: int) -> Atom:
         if atom.role in SPATIAL and times > 1:
-            self.ways.setdefault(atom.role, []).insert(0, Repeated(times))
+            self.ways[atom.role] = Repeated(times)
         return replace(
             atom, length=atom.length * times, scale=atom.scale * times if atom.role else atom.scale
         )
 
 
-def regroup(x: Tensor, shape: Iterable[int]) -> tuple[Tensor, dict[str, tuple[IndexMap, ...]]]:
-    """The tensor in another shape, and per role the maps from its elements to those of ``x``.
+def regroup(x: Tensor, shape: Iterable[int]) -> tuple[Tensor, dict[str, IndexMap]]:
+    """The tensor in another shape, and per role the map from its elements to those of ``x``.
 
     >>> x = Tensor(((Atom(8),), (Atom(6, "H"),), (Atom(4, "W"),)))
     >>> regroup(x, (8, 24))[0].roles(1)
@@ -81,4 +81,4 @@ def regroup(x: Tensor, shape: Iterable[int]) -> tuple[Tensor, dict[str, tuple[In
         raise UnprovenError("makes fewer elements than there are (not proven)")
     if any(lone) and axes and axes[0] == (Atom(1),):
         axes[0] = (Atom(1, BATCH),)
-    return Tensor(tuple(axes)), {role: tuple(maps) for role, maps in work.ways.items()}
+    return Tensor(tuple(axes)), work.ways

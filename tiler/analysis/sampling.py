@@ -61,13 +61,13 @@ def _resize(node: Node, scales: list[float] | None, sizes: np.ndarray | None) ->
     result, links, reasons = x, [], []
     for axis in range(rank):
         if ratios[axis] == 1:
-            links += [Link(0, role, (IDENTITY,)) for role in x.roles(axis) if role in SPATIAL]
+            links += [Link(0, role, IDENTITY) for role in x.roles(axis) if role in SPATIAL]
             continue
         result = result.with_axis(axis, _stretched(x, axis, lengths[axis], ratios[axis]))
         role = x.single(axis).role
         if role in SPATIAL:
             way, reason = _way(node, ratios[axis], lengths[axis] == ratios[axis] * x.shape[axis])
-            links.append(Link(0, role, (way,)))
+            links.append(Link(0, role, way))
             reasons += [reason] if reason else []
     return Step((result,), tuple(links), tuple(dict.fromkeys(reasons)))
 

@@ -95,8 +95,8 @@ def _move(node: Node, kernel: tuple[int, ...], channels: int | None, along: Alon
     result = Tensor(
         (x.axes[0], x.axes[1] if channels is None else plain(channels), *(axis for axis, _ in moved))
     )
-    still = [Link(0, role, (Window(),)) for role in x.roles(0, 1) if role in SPATIAL]
-    links = [Link(0, axis[0].role, (way,)) for axis, way in moved if axis[0].role in SPATIAL]
+    still = [Link(0, role, Window()) for role in x.roles(0, 1) if role in SPATIAL]
+    links = [Link(0, axis[0].role, way) for axis, way in moved if axis[0].role in SPATIAL]
     return Step((result,), (*still, *links))
 
 
@@ -154,7 +154,7 @@ def global_pool(node: Node) -> Step:
     axes = range(2, len(x.axes))
     roles = x.roles(*axes)
     result = Tensor((*x.axes[:2], *(plain(1) for _ in axes)))
-    links = tuple(Link(0, role, (Window(),)) for role in result.roles() if role in SPATIAL)
+    links = tuple(Link(0, role, Window()) for role in result.roles() if role in SPATIAL)
     return Step((result,), links, ("averages over the whole tile",) if roles else ())
 
 
@@ -163,7 +163,7 @@ def local_response(node: Node) -> Step:
     x = node.tensor()
     if x.roles(1):
         raise UnprovenError("takes rows or columns for channels (not proven)")
-    return Step((x,), tuple(Link(0, role, (Window(),)) for role in x.roles() if role in SPATIAL))
+    return Step((x,), tuple(Link(0, role, Window()) for role in x.roles() if role in SPATIAL))
 
 
 RULES: Final[dict[str, Rule]] = {
