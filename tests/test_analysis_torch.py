@@ -285,6 +285,58 @@ def test_inexact_networks_name_the_operator(name, dynamo):
     )
 
 
+def block(inside, outside, stride=1):
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1), nn.BatchNorm2d(outside), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """The shape of a U-Net on a ResNet: 7x7 stem, overlapping pooling, targets sized as the skips are."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 7, 2, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.down = nn.ModuleList([nn.Sequential(nn.MaxPool2d(3, 2, 1), block(4, 4)), block(4, 4, 2)])
+        self.merge = nn.ModuleList([block(8, 4), block(8, 4)])
+        self.head = nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x):
+        fine = self.stem(x)
+        middle = self.down[0](fine)
+        y = self.down[1](middle)
+        for merge, skip in zip(self.merge, (middle, fine), strict=True):
+            y = merge(torch.cat([F.interpolate(y, size=skip.shape[2:], mode="bilinear"), skip], 1))
+        return F.interpolate(self.head(y), size=x.shape[2:], mode="bilinear")
+
+
+class Modern(nn.Module):
+    """A patch stem, a wide depthwise window, layer norm and layers over channels: ConvNeXt."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(1, 8, 4, 4), nn.Conv2d(8, 8, 7, padding=3, groups=8)
+        self.layers = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.head = nn.Conv2d(8, 32, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.layers(self.wide(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.pixel_shuffle(self.head(x + y), 4)
+
+
+@pytest.mark.parametrize(("build", "stride"), [(Residual, 8), (Modern, 4)])
+def test_other_architectures(build, stride):
+    torch.manual_seed(0)
+    proto = exported(build(), stride, False)
+    analysis, run = analyse(proto), runner(proto)
+    assert analysis.exact
+    assert analysis.stride == stride
+    axis = analysis.columns
+    tile = -(-axis.before // stride) * stride + -(-axis.after // stride) * stride + 2 * stride
+    image = pixels(1, 2 * stride, tile + 3 * stride)
+    whole = image, run(image)
+    assert all(agree(run, whole, axis, i * stride, tile) for i in range(4))
+
+
 @pytest.mark.parametrize("up", ["bilinear", "shuffle"])
 def test_exported_networks_in_tiles(up):
     torch.manual_seed(0)

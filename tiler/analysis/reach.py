@@ -20,8 +20,9 @@ def reach(trace: Trace, result: str, role: str) -> tuple[Fraction, Fraction]:
     what it is in the whole image if every element it depends on, in every tensor on the way, lies inside
     its tensor: outside, the network pads, which at a tile's edge is not what lies there.
     """
+    stride = trace.stride(role)
     rooms = [
-        _room(trace, atom, interval)
+        _room(trace, atom, interval, stride)
         for name, interval in dependence(trace, result, role).items()
         if (atom := _atom(trace, name, role))
     ]
@@ -41,10 +42,10 @@ def dependence(trace: Trace, result: str, role: str) -> dict[str, Interval]:
     return found
 
 
-def _room(trace: Trace, atom: Atom, interval: Interval) -> tuple[Fraction, Fraction]:
+def _room(trace: Trace, atom: Atom, interval: Interval, stride: int) -> tuple[Fraction, Fraction]:
     """Pixels that a tile must have before and after the core for these elements to be in their tensor."""
     short = trace.size[atom.role] - atom.length / atom.scale
-    return -interval.first / atom.scale, (interval.last + 1) / atom.scale + short - trace.stride(atom.role)
+    return -interval.first / atom.scale, (interval.last + 1) / atom.scale + short - stride
 
 
 def _atom(trace: Trace, name: str, role: str) -> Atom | None:
