@@ -42,8 +42,9 @@ class Regrouping:
             raise UnprovenError("regroups rows or columns across each other (not proven)")
         inner = atom.length // missing
         self.left.appendleft(Atom(inner))
-        if atom.role in SPATIAL:
-            self.ways[atom.role] = Window(inner, inner)
+        if atom.role not in SPATIAL:
+            return replace(atom, length=missing)
+        self.ways[atom.role] = Window(inner, inner)
         return replace(atom, length=missing, scale=atom.scale / inner)
 
     def _merged(self, atoms: list[Atom]) -> Axis:
@@ -57,11 +58,11 @@ class Regrouping:
         return tuple(merged) or (Atom(1),)
 
     def _finer(self, atom: Atom, times: int) -> Atom:
-        if atom.role in SPATIAL and times > 1:
+        if atom.role not in SPATIAL:
+            return replace(atom, length=atom.length * times)
+        if times > 1:
             self.ways[atom.role] = Repeated(times)
-        return replace(
-            atom, length=atom.length * times, scale=atom.scale * times if atom.role else atom.scale
-        )
+        return replace(atom, length=atom.length * times, scale=atom.scale * times)
 
 
 def regroup(x: Tensor, shape: Iterable[int]) -> tuple[Tensor, dict[str, IndexMap]]:
