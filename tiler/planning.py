@@ -262,15 +262,19 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
         if options.tolerance is not None:
             return "tolerance", f"probabilities within {options.tolerance:g}"
         told = options.halo is not None or not spec.exact
-        return "exact", "as told" if told else "the model is shift-equivariant and says its halo"
+        return "exact", "as told" if told else "the network is shift-equivariant, as its graph shows"
     if options.tolerance is not None:
         raise UsageError(
             "--tolerance shortens the halo of exact mode, and these tiles are blended: "
-            + ("as told" if options.blend != "auto" else "the model is not known to be shift-equivariant")
+            + ("as told" if options.blend != "auto" else _inexact(model))
         )
     if options.blend == "auto":
-        return "hann", "the model does not say that it is shift-equivariant (a --halo makes it exact)"
+        return "hann", _inexact(model)
     return options.blend, "as told"
+
+
+def _inexact(model: Model) -> str:
+    return next(iter(model.inexact), "the network is not known to be shift-equivariant")
 
 
 def proven_halo(model: Model) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from tiler.analysis import analyse
 from tiler.backends.describe import describe
 from tiler.backends.graph import Graph, bytes_per_pixel, read_graph
 from tiler.errors import InputError, MissingError, UsageError, one_line
@@ -122,7 +123,8 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
     graph, content = read_graph(path)
     session, device = _session(content, options, path)
     backend, channels = _probed(session, graph, options, path)
-    spec, origins = describe(graph, channels, options)
+    analysis = analyse(graph.proto)
+    spec, origins = describe(graph, channels, options, analysis)
     return Model(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -134,6 +136,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
         channels=channels,
         shape=backend.graph.shape,
         bytes_per_pixel=bytes_per_pixel(graph),
+        inexact=analysis.reasons,
     )
 
 
