@@ -36,11 +36,11 @@ from contestants import (
     cases,
     python_of,
 )
-from kills import make_scene
 from machine import describe
 from onnx import TensorProto, helper, numpy_helper
 from peers_page import Measured, Page, chart, markdown
 from rasterio.windows import Window
+from scenes import make_scene
 from torch.export import Dim
 
 from tiler.options import RunOptions
