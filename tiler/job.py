@@ -95,6 +95,11 @@ class Job:
             measured = measure_halo(self.raster, self.model, self.finisher, tolerance)
         return make_plan(self.raster.info, self.model, self.finisher, self.options, measured)
 
+    def skipped(self, plan: Plan) -> int:
+        """Tiles of a plan that are known to hold nothing before they are read."""
+        shares = (s.share(row, column) for s in plan.strips() for row in s.rows for column in s.columns)
+        return sum(map(self.reader.skips, shares))
+
     def fitted(self, plan: Plan) -> Plan:
         """The plan that another process made for this job, within this one's budget."""
         return fitted(plan, self.raster.info, self.model, self.finisher, self.options)
