@@ -272,7 +272,8 @@ def conditions(page: Page) -> str:
         f"of {page.tile} px, batch {page.batch} where a tool takes one; the same weights for all. Runs of a "
         f"tool: up to {page.repeats}, interleaved, each in a new process; Mpx/s is the median. The time "
         "is from the first read to labels in memory, or on disk where the tool writes; start (imports, "
-        "network) is apart. Ours has a budget of 4 GB. *Labels differ*: from whole-image inference, on the top left "
+        "network) is apart. Ours has a budget of 4 GB. *Labels differ*: from whole-image inference, on the "
+        "top left "
         f"{page.checked} x {page.checked} px. *Constant off by*: a network that returns a constant is "
         "blended, and this is the largest error of a score."
     )
