@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import networks
+from tiler import memory
 from tiler.errors import InputError, UsageError
 from tiler.finish import Finisher
 from tiler.options import RunOptions
@@ -125,3 +127,16 @@ def test_resampling_is_in_the_plan():
     plan = make_plan(info, model, Finisher(model.spec, 2), RunOptions(memory=4 * 10**9, tile=1024))
     assert plan.terms["resampling"] >= 2 * 1024 * 1024 * 100 * 3
     assert planned(2048, 2048).terms["resampling"] == 0
+
+
+def test_a_container_s_limit_counts(tmp_path):
+    """Of the group itself and of those above it; cached files give way; no limit is none."""
+    group = tmp_path / "pod" / "box"
+    group.mkdir(parents=True)
+    for folder, limit, used in ((group, "max", 10), (group.parent, "5000", 3000), (tmp_path, "9000", 4000)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text("anon 5\ninactive_file 700\n")
+    assert list(memory.cgroup_rooms(tmp_path, Path("pod/box"))) == [2700, 5700]
+    assert list(memory.cgroup_rooms(tmp_path / "none", Path())) == []
+    assert memory.available() > 0
