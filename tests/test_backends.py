@@ -216,6 +216,16 @@ def test_a_processor_without_bfloat16(place, capsys, monkeypatch):
     refused(capsys, tiler, arguments(place, *more), "bf16", "FP32", "--device openvino", code=3)
 
 
+def test_halves_on_a_cpu_are_noted(tmp_path, capsys):
+    """Once, where a run says what it runs on; it is no part of the device that the bytes depend on."""
+    halve = pytest.importorskip("export.half").halve
+    halve(MODEL, tmp_path / "half.onnx")
+    device = load_model(tmp_path / "half.onnx", RunOptions(device="cpu")).device
+    assert device.partition(",")[0] == "CPU"
+    assert device.endswith("slower here than the fp32 model")
+    assert "fp16" not in load_model(MODEL, RunOptions(device="cpu")).device
+
+
 # CUDA
 
 
@@ -368,3 +378,67 @@ def test_several_cards_from_the_command_line(place, monkeypatch, two_cards):
     assert made == [1, 0, 1]
     with rasterio.open(place / "out.tif") as dataset:
         assert dataset.shape == (200, 230)
+
+
+# A real card
+
+
+@pytest.fixture
+def card():
+    """The demo's network on the first card."""
+    if not card_names():
+        pytest.skip("needs an NVIDIA card")
+    return load_model(MODEL, RunOptions(device="cuda"))
+
+
+@pytest.mark.cuda
+def test_cuda_tiles_equal_the_whole(pixels_NCHW, card):
+    """Within a hundred-thousandth of the scores' deviation."""
+    whole_NKHW = card.backend.predict(pixels_NCHW)
+    stop = START + TILE
+    tile_NKHW = card.backend.predict(np.ascontiguousarray(pixels_NCHW[..., START:stop, START:stop]))
+    inner, core = slice(HALO, TILE - HALO), slice(START + HALO, stop - HALO)
+    error = np.abs(tile_NKHW[..., inner, inner] - whole_NKHW[..., core, core]).max()
+    assert error <= 1e-5 * whole_NKHW.std()
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_the_cpu(pixels_NCHW, card):
+    """To rounding."""
+    cpu_NKHW = on("cpu").backend.predict(pixels_NCHW)
+    assert np.abs(card.backend.predict(pixels_NCHW) - cpu_NKHW).max() <= 1e-4 * cpu_NKHW.std()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cuda", "cuda:all"])
+def test_cuda_repeats_itself(tmp_path, card, device):
+    """Batches, two of them at once, and several cards if there are: one file."""
+    if device == "cuda:all":
+        if len(card_names()) < 2:
+            pytest.skip("needs two cards")
+        device = "cuda:" + ",".join(map(str, range(len(card_names()))))
+    contents = set()
+    for name, batch in ((device, 1), (device, 3), (device, 4), ("cuda", 1)):
+        options = RunOptions(
+            device=name, batch=batch, tile=512, resolution="native", output="probabilities", overwrite=True
+        )
+        report = segment(SCENE, MODEL, tmp_path / "out.tif", options)
+        assert report.model["device"].startswith("CUDA")
+        contents.add((tmp_path / "out.tif").read_bytes())
+    assert len(contents) == 1
+
+
+@pytest.mark.cuda
+def test_cuda_gives_memory_back(pixels_NCHW, card):
+    """And is ready for the next batch, after a failure too."""
+    before_NKHW = card.backend.predict(pixels_NCHW)
+    card.backend.release()
+    with pytest.raises(InputError, match="1x3x65x65"):
+        card.backend.predict(np.zeros((1, 3, 65, 65), np.float32))
+    assert np.array_equal(card.backend.predict(pixels_NCHW), before_NKHW)
+
+
+@pytest.mark.cuda
+def test_no_card_99(card):
+    with pytest.raises(MissingError, match="cuda:99"):
+        load_model(MODEL, RunOptions(device="cuda:99"))

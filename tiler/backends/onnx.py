@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from tiler.backends.cuda import card_names, cuda_session
 from tiler.backends.describe import describe
-from tiler.backends.graph import Graph, bytes_per_pixel, read_graph
+from tiler.backends.graph import Graph, bytes_per_pixel, precision, read_graph
 from tiler.backends.openvino import openvino_session
 from tiler.backends.runtime import RUNTIME_ERRORS, CpuSession, session_options
 from tiler.device import Device
@@ -149,4 +149,6 @@ def _session(content: bytes, graph: Graph, options: RunOptions, path: Path) -> t
     except RUNTIME_ERRORS as error:
         raise InputError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from None
     words = f"CPU, {settings.intra_op_num_threads} threads (ONNX Runtime {ort.__version__})"
+    if precision(graph) == "fp16":
+        words += ", fp16 computed as fp32: slower here than the fp32 model"
     return CpuSession(session, graph.input_name), words
