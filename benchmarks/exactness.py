@@ -78,7 +78,7 @@ def tiled_scores(
     for strip in plan.strips():
         tiles = reader.tiles(strip, plan.read_ahead, plan.reader_threads)
         for prediction in predict(tiles, model.backend, plan.batch, plan.batches_ahead):
-            scores_KHW[:, *prediction.tile.share.slices] = prediction.scores_KHW
+            scores_KHW[:, *prediction.tile.share.slices] = prediction.share_scores
     height, width = plan.grid.tile
     return scores_KHW, f"{width} x {height}", plan.tiles
 

@@ -74,9 +74,8 @@ def _openvino() -> list[str]:
         openvino = import_openvino()
     except MissingError:
         return ["`--device openvino`, faster on many CPUs, needs openvino: pip install 'gigatiler[openvino]'"]
-    click.echo(
-        f"--device openvino: {openvino.__version__.partition('-')[0]}, {', '.join(precisions(openvino.Core()))}"
-    )
+    release = openvino.__version__.partition("-")[0]
+    click.echo(f"--device openvino: {release}, {', '.join(precisions(openvino.Core()))}")
     return []
 
 
