@@ -222,7 +222,7 @@ def test_halves_on_a_cpu_are_noted(tmp_path, capsys):
     halve(MODEL, tmp_path / "half.onnx")
     device = load_model(tmp_path / "half.onnx", RunOptions(device="cpu")).device
     assert device.partition(",")[0] == "CPU"
-    assert device.endswith("slower here than the fp32 model")
+    assert device.endswith("fp16 computed as fp32, no faster")
     assert "fp16" not in load_model(MODEL, RunOptions(device="cpu")).device
 
 
@@ -248,6 +248,22 @@ def test_bound_tensors_give_the_same_scores(place):
         assert np.array_equal(scores_NKHW, plain.predict(batch_NCHW))
     model.backend.release()
     assert np.array_equal(model.backend.predict(batches[0]), results[0])
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("FLOAT16", np.float16), ("UINT8", np.uint8)])
+def test_bound_tensors_of_other_types(tmp_path, kind, dtype):
+    """Halves and raw pixels, and an array that is part of another."""
+    nodes = [
+        networks.helper.make_node("Cast", ["x"], ["f"], to=networks.TensorProto.FLOAT),
+        networks.helper.make_node("Conv", ["f", "w"], ["y"]),
+    ]
+    weights = {"w": np.ones((2, 3, 1, 1), np.float32)}
+    element = getattr(networks.TensorProto, kind)
+    path = networks.save(tmp_path / "net.onnx", nodes, weights, model_spec=networks.spec(3), kind=element)
+    model, _ = stand_in(path)
+    pixels_NCHW = np.random.default_rng(0).integers(0, 255, (1, 3, 80, 80)).astype(dtype)[..., 8:72, 8:72]
+    plain = load_model(path, RunOptions(device="cpu")).backend.predict(np.ascontiguousarray(pixels_NCHW))
+    assert np.array_equal(model.backend.predict(pixels_NCHW), plain)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import onnxruntime as ort
 
 from tiler.backends.runtime import RUNTIME_ERRORS, shrinking
@@ -74,7 +75,7 @@ class Lane:
             self.given = ort.OrtValue.ortvalue_from_shape_and_type(
                 batch_NCHW.shape, batch_NCHW.dtype.type, self.kind, self.number
             )
-        self.given.update_inplace(batch_NCHW)
+        self.given.update_inplace(np.ascontiguousarray(batch_NCHW))
         return self.given
 
 

@@ -150,5 +150,5 @@ def _session(content: bytes, graph: Graph, options: RunOptions, path: Path) -> t
         raise InputError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from None
     words = f"CPU, {settings.intra_op_num_threads} threads (ONNX Runtime {ort.__version__})"
     if precision(graph) == "fp16":
-        words += ", fp16 computed as fp32: slower here than the fp32 model"
+        words += ", fp16 computed as fp32, no faster"
     return CpuSession(session, graph.input_name), words
