@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tiler.device import Device
 
 TELEMETRY: Final = "openvino_telemetry"
+NOTHING: Final = "it returned nothing: failed to allocate"
 PLACE: Final = re.compile(r"Exception from \S+:\d+:\s*")
 
 
@@ -43,30 +44,41 @@ class OpenvinoSession:
     network: Any
     settings: dict[str, Any]
     workers: int = 1
-    compiled: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._compile()
+    compiled: Any = None
+    spoilt: list[Any] = field(default_factory=list)
+    """After one failure a compiled network fails for ever, on any shape. It is kept without its memory: dropped
+    on one thread, it crashes its successor."""
 
     def run(self, batch_NCHW: NDArray[Any]) -> NDArray[Any]:
         """Run the network."""
-        request = self.compiled.create_infer_request()
+        request = None
         try:
+            # A new one each time: it holds no result of an earlier call.
+            request = self.ready().create_infer_request()
             request.infer({0: batch_NCHW}, share_inputs=True)
+            return _output(request)
         except RuntimeError as error:
-            # One failure and the compiled network fails for ever, on any shape.
-            self._compile()
+            request = None
+            self._spoil()
             raise failure(_bare(error), batch_NCHW) from None
-        # The tensor is the request's own, and is written to by its next run.
-        return request.get_output_tensor().data.copy()  # type: ignore[no-any-return]
 
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Drop what it keeps for the next call."""
         del tile_NCHW
-        self.compiled.release_memory()
+        if self.compiled is not None:
+            self.compiled.release_memory()
 
-    def _compile(self) -> None:
-        self.compiled = self.core.compile_model(self.network, "CPU", self.settings)
+    def ready(self) -> Any:  # noqa: ANN401 - an optional package's
+        """The network, compiled if it is not."""
+        if self.compiled is None:
+            self.compiled = self.core.compile_model(self.network, "CPU", self.settings)
+        return self.compiled
+
+    def _spoil(self) -> None:
+        if self.compiled is not None:
+            self.compiled.release_memory()
+            self.spoilt.append(self.compiled)
+            self.compiled = None
 
 
 def openvino_session(
@@ -101,6 +113,7 @@ def openvino_session(
     }
     try:
         session = OpenvinoSession(core, core.read_model(content), settings)
+        session.ready()
     except RuntimeError as error:
         raise InputError(f"OpenVINO cannot load {path}: {one_line(_bare(error))}") from None
     release = openvino.__version__.partition("-")[0]
@@ -128,6 +141,14 @@ def precisions(core: Any) -> list[str]:  # noqa: ANN401 - an optional package's
     """What this processor computes in."""
     known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [name for name in known if name in {"FP32", "BF16"}]
+
+
+def _output(request: Any) -> NDArray[Any]:  # noqa: ANN401 - an optional package's
+    scores: NDArray[Any] = request.get_output_tensor().data.copy()
+    # Where memory fails on one thread, infer says nothing and leaves the output as it was.
+    if not scores.size:
+        raise RuntimeError(NOTHING)
+    return scores
 
 
 def _bare(error: RuntimeError) -> RuntimeError:
