@@ -46,8 +46,8 @@ class OpenvinoSession:
     workers: int = 1
     compiled: Any = None
     spoilt: list[Any] = field(default_factory=list)
-    """After one failure a compiled network fails for ever, on any shape. It is kept without its memory: dropped
-    on one thread, it crashes its successor."""
+    """After one failure a compiled network fails for ever, on any shape. It is kept, without its memory: on one
+    thread its end would crash its successor."""
 
     def run(self, batch_NCHW: NDArray[Any]) -> NDArray[Any]:
         """Run the network."""
@@ -103,7 +103,7 @@ def openvino_session(
     count = thread_count(threads)
     settings = {
         "INFERENCE_PRECISION_HINT": device.precision,
-        # As float16 and integers in the graph are: nothing is rounded that the graph does not round.
+        # Nothing is rounded that neither the graph nor the hint above rounds.
         "EXECUTION_MODE_HINT": "ACCURACY",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
