@@ -17,21 +17,15 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import onnx
-from kills import clear, make_scene
-from onnx import TensorProto, helper, numpy_helper
+from kills import clear
+from scenes import free_network, make_scene
 
 import tiler
 from tiler.demo import MODEL
 from tiler.events import Finishing
 from tiler.memory import in_words
-from tiler.spec import METADATA_KEY, ModelSpec, default_classes
 
 SIDES = (4096, 8192, 16384, 24576)
-FREE = ModelSpec(
-    ("r", "g", "b"), default_classes(("a", "b", "c")), scale=(1 / 255,) * 3, stride=1, halo=0, exact=True
-)
 
 
 class StoredError(Exception):
@@ -42,21 +36,6 @@ def stop_at_finish(event: object) -> None:
     """Observer of a run that is to end before it is finished."""
     if isinstance(event, Finishing):
         raise StoredError
-
-
-def free_network(path: Path) -> None:
-    """A network that costs next to nothing."""
-    weights = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"])],
-        "free",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, "h", "w"])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(proto, {METADATA_KEY: FREE.to_json()})
-    onnx.save(proto, path)
 
 
 def child(scene: str, model: str, output: str, stop: bool) -> None:
@@ -92,7 +71,7 @@ def measure(folder: Path, side: int) -> list[str]:
     ]
     print(lines[0], flush=True)
     free = folder / "free.onnx"
-    free_network(free)
+    free_network(free, 3)
     for size in SIDES:
         clear(folder, "out.*")
         make_scene(scene, size)

@@ -25,12 +25,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import rasterio
-from affine import Affine
-from rasterio.windows import Window
+from scenes import make_scene
 
-from tiler.demo import MODEL, SCENE
+from tiler.demo import MODEL
 
 MODES = {
     "exact": ["--blend", "exact", "--tile", "512"],
@@ -53,23 +50,6 @@ class Tally:
     """How many fell into which stage: what the last event said."""
     reruns: int = 0
     equal: int = 0
-
-
-def make_scene(path: Path, side: int) -> None:
-    """A square scene: the demo's, repeated in whole rows of copies, so that it may be larger than memory."""
-    with rasterio.open(SCENE) as source:
-        raw_CHW = source.read()
-        profile = {"crs": source.crs, "transform": Affine(*source.transform[:6])}
-    size = {"height": side, "width": side, "count": len(raw_CHW), "dtype": raw_CHW.dtype}
-    strip_CHW = np.tile(raw_CHW, (1, 1, -(-side // raw_CHW.shape[2])))[
-        :, : raw_CHW.shape[1] // 256 * 256, :side
-    ]
-    with rasterio.open(
-        path, "w", driver="GTiff", tiled=True, bigtiff="IF_SAFER", **size, **profile
-    ) as target:
-        for top in range(0, side, strip_CHW.shape[1]):
-            part_CHW = strip_CHW[:, : side - top]
-            target.write(part_CHW, window=Window(0, top, side, part_CHW.shape[1]))
 
 
 class Run:

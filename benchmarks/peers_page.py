@@ -138,7 +138,7 @@ def table(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
 def speed_table(page: Page) -> list[str]:
     """Real pixels, fastest first."""
     ours, floor = page.find(OURS), page.find("plain ONNX Runtime loop")
-    head = ["tool", "licence", "runtime", "overlap", "ends with", "Mpx/s", "slowest to fastest"]
+    head = ["tool", "licence", "runtime", "overlap", "ends with", "runs", "Mpx/s", "slowest to fastest"]
     head += ["time / ours, exact", "time / ONNX Runtime loop", "peak memory", "of it before the start"]
     head += ["start, s", "labels differ, %", "constant off by"]
     rows = []
@@ -152,6 +152,7 @@ def speed_table(page: Page) -> list[str]:
                 m.case.peer.runtime,
                 m.case.overlap_words,
                 m.case.peer.writes,
+                str(len(m.runs)),
                 figures(speed(page.side, m.seconds)),
                 f"{figures(min(speeds))} to {figures(max(speeds))}",
                 f"{m.seconds / ours.seconds:.2f}" if ours else NONE,
@@ -268,10 +269,11 @@ def conditions(page: Page) -> str:
     """What was the same for all, and what the columns mean."""
     return (
         f"{page.side} x {page.side} px, three bands of uint8; {page.threads} threads on as many cores; tiles "
-        f"of {page.tile} px, batch {page.batch} where a tool takes one; the same weights for all. Runs of "
-        f"each: {page.repeats}, interleaved, each in a new process; Mpx/s is the median. The time is from "
-        "the first read to labels in memory, or on disk where the tool writes; start (imports, network) is "
-        "apart. *Labels differ*: from whole-image inference, on the top left "
+        f"of {page.tile} px, batch {page.batch} where a tool takes one; the same weights for all. Runs of a "
+        f"tool: up to {page.repeats}, interleaved, each in a new process; Mpx/s is the median. The time "
+        "is from the first read to labels in memory, or on disk where the tool writes; start (imports, "
+        "network) is apart. Ours has a budget of 4 GB. *Labels differ*: from whole-image inference, on the "
+        "top left "
         f"{page.checked} x {page.checked} px. *Constant off by*: a network that returns a constant is "
         "blended, and this is the largest error of a score."
     )

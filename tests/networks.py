@@ -82,6 +82,18 @@ def pixelwise(path: Path, bands=3, channels=2, seed=0, **more) -> Path:
     return save(path, [helper.make_node("Conv", ["x", "w"], ["y"])], weights, bands, channels, **more)
 
 
+def centred(path: Path, bands=3, channels=2, seed=0, **more) -> Path:
+    """A 1x1 convolution of what differs from the tile's mean: no halo makes it exact."""
+    weights = {"w": np.random.default_rng(seed).normal(size=(channels, bands, 1, 1)).astype(np.float32)}
+    more.setdefault("model_spec", spec(bands, tuple(f"class{i}" for i in range(max(channels, 2)))))
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+        helper.make_node("Sub", ["x", "mean"], ["rest"]),
+        helper.make_node("Conv", ["rest", "w"], ["y"]),
+    ]
+    return save(path, nodes, weights, bands, channels, **more)
+
+
 def unet(path: Path, bands=3, channels=2, width=4, seed=0, **more) -> Path:
     """A random U-Net of depth 2: stride 4, halo 22 px, rounded up to 24."""
     rng = np.random.default_rng(seed)

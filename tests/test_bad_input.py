@@ -235,8 +235,9 @@ def test_custom_operators(place, capsys):
 
 
 def test_a_model_that_says_nothing_is_asked_by_name(place, capsys):
+    """But for the stride, which the graph shows if it can be followed."""
     networks.unet(place / "mute.onnx", model_spec=None)
-    refused(capsys, place, segment(place, "good.tif", "mute.onnx"), "--scale", "--activation", "--stride")
+    refused(capsys, place, segment(place, "good.tif", "mute.onnx"), "--scale", "--activation")
 
 
 def test_class_names_that_do_not_fit(place, capsys):
@@ -420,9 +421,22 @@ def test_scores_that_are_no_numbers(place, capsys):
 def test_exact_tiles_of_a_fixed_size_need_the_stride(place, capsys):
     """Cores must begin on it, and a fixed size does not tell it."""
     shape = {"dims": [1, 3, 64, 64], "out": [1, 2, 64, 64]}
-    networks.unet(place / "fixed.onnx", model_spec=None, **shape)
+    networks.centred(place / "fixed.onnx", model_spec=None, **shape)
     command = segment(place, "good.tif", "fixed.onnx", "out.tif", "--scale", "1", "--activation", "logits")
     refused(capsys, place, [*command, "--halo", "24"], "--stride")
+
+
+def test_a_stride_that_is_not_the_network_s(place, capsys):
+    networks.unet(place / "unet.onnx")
+    command = segment(place, "good.tif", "unet.onnx", "out.tif", "--stride", "6")
+    refused(capsys, place, command, "--stride", "multiple of the network's own, 4", "got 6")
+
+
+def test_a_network_that_returns_fewer_scores_than_pixels(place, capsys):
+    """A convolution without padding."""
+    weights = {"w": np.ones((2, 3, 3, 3), np.float32)}
+    networks.save(place / "valid.onnx", [helper.make_node("Conv", ["x", "w"], ["y"])], weights)
+    refused(capsys, place, segment(place, "good.tif", "valid.onnx"), "one score per pixel")
 
 
 def test_scaling_for_a_network_that_takes_raw_bytes(place, capsys):

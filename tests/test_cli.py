@@ -61,7 +61,13 @@ def test_plan_fits_too_and_writes_nothing(place, capsys):
 def test_inspect_a_model_and_a_raster(place, capsys):
     assert run(place, "inspect", "net.onnx") == 0
     out = capsys.readouterr().out
-    for word in ("24 px", "shift-equivariant  yes", "logits", "class0, class1"):
+    for word in ("4n px", "22 px", "yes: tiles with this halo", "logits", "class0, class1"):
+        assert word in out
+    assert "wrongly" not in out
+    networks.centred(place / "centred.onnx", model_spec=networks.spec(stride=2))
+    assert run(place, "inspect", "centred.onnx") == 0
+    out = capsys.readouterr().out
+    for word in ("no, tiles are blended", "GlobalAveragePool", "says, wrongly", "stride 2, exact"):
         assert word in out
     assert run(place, "inspect", "scene.tif") == 0
     assert "300 x 200 px" in capsys.readouterr().out
@@ -175,7 +181,7 @@ def test_rio_plugin(place):
     done = subprocess.run(
         [rio, "tiler", "inspect", place / "net.onnx"], capture_output=True, text=True, check=True
     )
-    assert "shift-equivariant" in done.stdout
+    assert "tiles with this halo equal the whole image" in done.stdout
     done = subprocess.run(
         [rio, "tiler", "inspect", place / "none.onnx"], capture_output=True, text=True, check=False
     )

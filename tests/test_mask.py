@@ -14,7 +14,7 @@ from rasterio.warp import transform_geom
 import networks
 from rasters import write_raster
 from refusals import refused
-from tiler.cli.main import tiler
+from tiler.cli.main import run_command, tiler
 from tiler.errors import InputError
 from tiler.geometry import Window
 from tiler.job import prepare
@@ -97,6 +97,17 @@ def test_tiles_outside_are_never_read(scene, unet, tmp_path, monkeypatch):
     grid, inside = job.plan().grid, inside_by_hand(RING)
     shares = [grid.share(r, c) for r in range(grid.rows.count) for c in range(grid.columns.count)]
     assert len(read_windows) == sum(inside[share.slices].any() for share in shares)
+
+
+def test_the_plan_counts_them(scene, unet, tmp_path, capsys):
+    """Tiles, time and waste are of what is left."""
+    mask = geojson(tmp_path / "mask.geojson", RING)
+    job = prepare(scene, unet, RunOptions(mask=str(mask), tile=128))
+    plan = job.plan()
+    report = segment(scene, unet, tmp_path / "out.tif", RunOptions(mask=str(mask), tile=128))
+    assert plan.tiles - job.skipped(plan) == report.tiles_computed
+    assert run_command(tiler, ["plan", str(scene), str(unet), "--mask", str(mask), "--tile", "128"]) == 0
+    assert f"skipped                {job.skipped(plan)} tiles" in capsys.readouterr().out
 
 
 def test_a_raster_mask_of_another_resolution(scene, unet, tmp_path):

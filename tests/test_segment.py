@@ -213,22 +213,33 @@ def test_other_input_types(scene, tmp_path, kind, scale):
 
 
 def test_foreign_models_run_by_options(shared, tmp_path):
-    """The contract models and the real ones, with what they do not say given by hand."""
+    """The contract models and the real ones: what cannot be known is given by hand, the rest is proven."""
     cases = {
-        "contract/one_output_softmax_bsx2x512x512.onnx": ("softmax", None, "RGB.byte.tif"),
-        "contract/one_output_sigmoid_bsx1x512x512.onnx": ("sigmoid", None, "RGB.byte.tif"),
+        "contract/one_output_softmax_bsx2x512x512.onnx": ("softmax", 0, "RGB.byte.tif"),
+        "contract/one_output_sigmoid_bsx1x512x512.onnx": ("sigmoid", 0, "RGB.byte.tif"),
         "contract/one_output_sigmoid_bsx512x512.onnx": ("sigmoid", None, "RGB.byte.tif"),
-        "contract/one_output_sigmoid_red_detector.onnx": ("sigmoid", None, "RGB.byte.tif"),
-        "wnet_drive_av.onnx": ("softmax", 8, "RGB.byte.tif"),
-        "cloud_unet_l8_rgbnir.onnx": ("sigmoid", 4, "landsat_ucayali_1985.tif"),
-        "retina_unet_drive.onnx": ("softmax", 4, "cog_gcps_sentinel1.tif"),
+        "contract/one_output_sigmoid_red_detector.onnx": ("sigmoid", 0, "RGB.byte.tif"),
+        "wnet_drive_av.onnx": ("softmax", 96, "RGB.byte.tif"),
+        "cloud_unet_l8_rgbnir.onnx": ("sigmoid", 24, "landsat_ucayali_1985.tif"),
+        "retina_unet_drive.onnx": ("softmax", 24, "cog_gcps_sentinel1.tif"),
     }
-    for i, (name, (activation, stride, raster)) in enumerate(cases.items()):
-        options = RunOptions(scale=(1 / 255,), activation=activation, stride=stride, tile=512)
-        report = segment(
-            shared / "rasters" / raster, shared / "models" / name, tmp_path / f"{i}.tif", options
-        )
-        assert report.plan["mode"] == "hann", name
+    for i, (name, (activation, halo, raster)) in enumerate(cases.items()):
+        options = RunOptions(scale=(1 / 255,), activation=activation, tile=512, output="probabilities")
+        source, model = shared / "rasters" / raster, shared / "models" / name
+        report = segment(source, model, tmp_path / f"{i}.tif", options)
+        assert report.plan["mode"] == ("hann" if halo is None else "exact"), name
+        if halo is None:
+            assert "Reshape" in report.plan["reason"]
+            continue
+        assert report.plan["halo"] == halo, name
+        if None in load_model(model, options).shape[1:]:
+            job = prepare(source, model, options)
+            scores_KHW, valid_HW = whole_image_scores(
+                job.raster, job.model.backend, job.model.spec, job.model.dtype
+            )
+            expected_QHW = job.finisher(np.ascontiguousarray(scores_KHW), valid_HW)
+            with rasterio.open(tmp_path / f"{i}.tif") as dataset:
+                np.testing.assert_array_equal(dataset.read(), expected_QHW)
 
 
 def test_events_tell_the_story_in_order(scene, unet, tmp_path):

@@ -173,6 +173,18 @@ def test_one_tile_has_no_seams(tmp_path):
     assert segment(small, MODEL, tmp_path / "out.tif", options).seams["tiles"] == 0
 
 
+@pytest.mark.parametrize("size", [(900, 300), (300, 900), (1500, 1500)])
+def test_every_seam_can_be_looked_at(tmp_path, size):
+    """Tiles in one row, in one column, and more than are sampled: what is compared lies in the raster."""
+    raw_CHW = np.random.default_rng(0).integers(0, 255, (3, *size), np.uint8)
+    scene = write_raster(tmp_path / "scene.tif", raw_CHW)
+    options = RunOptions(check_seams=True, tile=TILE, resolution="native")
+    seams = segment(scene, MODEL, tmp_path / "out.tif", options).seams
+    assert seams["tiles"] >= 3
+    assert min(seams["near"], seams["far"]) > 1000
+    assert seams["near_different"] == seams["far_different"] == 0
+
+
 def test_points_are_spread():
     """Every sixteenth of the square has some of the first hundred."""
     cells = {(int(4 * u), int(4 * v)) for u, v in spread(100)}

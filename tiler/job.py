@@ -15,7 +15,7 @@ from tiler.finish import Finisher
 from tiler.model import Model
 from tiler.open import open_for_model, open_mask, open_raster
 from tiler.options import RunOptions
-from tiler.planning import Cut, Plan, fitted, make_cut, make_plan
+from tiler.planning import Cut, Plan, fitted, make_cut, make_plan, proven_halo
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
 from tiler.tolerance import measure_halo
@@ -60,7 +60,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Every option that changes the pixels of the result."""
         cut = (
-            {"halo": self.model.spec.halo}
+            {"halo": proven_halo(self.model)}
             if self.cut.grid is None
             else {
                 "tile": self.cut.grid.tile,
@@ -94,6 +94,11 @@ class Job:
         if tolerance is not None:
             measured = measure_halo(self.raster, self.model, self.finisher, tolerance)
         return make_plan(self.raster.info, self.model, self.finisher, self.options, measured)
+
+    def skipped(self, plan: Plan) -> int:
+        """Tiles of a plan that are known to hold nothing before they are read."""
+        shares = (s.share(row, column) for s in plan.strips() for row in s.rows for column in s.columns)
+        return sum(map(self.reader.skips, shares))
 
     def fitted(self, plan: Plan) -> Plan:
         """The plan that another process made for this job, within this one's budget."""

@@ -23,7 +23,7 @@ class Model:
     """Of the file, hexadecimal."""
     spec: ModelSpec
     origins: dict[str, str]
-    """Where each field of ``spec`` came from: metadata, option, graph or default."""
+    """Where each field of ``spec`` came from: proven (from the graph), metadata, option, graph or default."""
     backend: Backend
     device: str
     """What it runs on, in words."""
@@ -35,3 +35,5 @@ class Model:
     """Batch, height and width where the graph fixes them."""
     bytes_per_pixel: float
     """Memory that the network needs per input pixel while it runs, estimated from its graph."""
+    inexact: tuple[str, ...] = ()
+    """Why tiles of it do not equal the whole image, or are not known to."""

@@ -8,6 +8,7 @@ alone, never from free memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Final
@@ -121,23 +122,24 @@ class _Cost:
         raw = self.info.bands * self.info.dtype.itemsize
         fed = self.info.bands * max(self.model.dtype.itemsize, 4)
         scores = 4 * self.finisher.channels
-        waiting = batch + 2 * READER_THREADS + 1
+        readers = reader_threads(tile)
+        waiting = batch + 2 * readers + 1
         return {
             "program and network": self.base + FIXED,
             "decoded blocks": self.cache,
             "tiles read ahead": area * waiting * (raw + fed + 1),
-            "resampling": self._resampling(area),
+            "resampling": self._resampling(area, readers),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
             "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
             **self.strip_terms(tile, strip_width),
         }
 
-    def _resampling(self, area: int) -> int:
+    def _resampling(self, area: int, readers: int) -> int:
         """What the readers hold while they bring a tile to another resolution: source pixels, and means."""
         if not self.info.note:
             return 0
         stored = max(self.info.shrink, 1.0) * (self.info.bands * self.info.dtype.itemsize + 1)
-        return round(READER_THREADS * area * (stored + 8 * self.info.bands))
+        return round(readers * area * (stored + 8 * self.info.bands))
 
     def strip_terms(self, tile: tuple[int, int], strip_width: int) -> dict[str, int]:
         """Bytes that grow with the width of a strip."""
@@ -197,13 +199,34 @@ def make_plan(
             f"the memory budget is {memory.in_words(budget)}, the smallest plan needs "
             f"{memory.in_words(least)}; raise --memory" + ("" if options.tile is None else " or lower --tile")
         )
-    grid = min(fitting, key=lambda g: (g.waste, -g.tile[0] * g.tile[1]))
+    grid = min(fitting, key=_cost_of_time)
     told = options.batch is not None or model.shape[0] is not None
     batch = smallest if told else _batch(cost, grid, budget)
     width = _strip_width(cost, grid, batch, budget)
     terms = cost.terms(grid.tile, batch, width)
     reason = str(measured) if measured else cut.reason
-    return Plan(grid, cut.mode, reason, batch, width, budget, terms, cost.cache, BLOCK, halo)
+    readers = reader_threads(grid.tile)
+    return Plan(
+        grid, cut.mode, reason, batch, width, budget, terms, cost.cache, BLOCK, halo, reader_threads=readers
+    )
+
+
+def _cost_of_time(grid: TileGrid) -> tuple[float, float, float]:
+    """What the best grid has least of: waste, and where that is alike, distance from a handy, square tile.
+
+    Larger arrays fall out of the caches and are given back to the system after every tile.
+    """
+    height, width = grid.tile
+    return (
+        round(grid.waste, 2),
+        abs(math.log(height * width / PIXELS_PER_BATCH)),
+        abs(math.log(height / width)),
+    )
+
+
+def reader_threads(tile: tuple[int, int]) -> int:
+    """Threads that read tiles of this size; large tiles are for slow networks, which one keeps busy."""
+    return 1 if tile[0] * tile[1] > PIXELS_PER_BATCH else READER_THREADS
 
 
 def smaller(plan: Plan, model: Model) -> Plan | None:
@@ -262,15 +285,19 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
         if options.tolerance is not None:
             return "tolerance", f"probabilities within {options.tolerance:g}"
         told = options.halo is not None or not spec.exact
-        return "exact", "as told" if told else "the model is shift-equivariant and says its halo"
+        return "exact", "as told" if told else "the network is shift-equivariant, as its graph shows"
     if options.tolerance is not None:
         raise UsageError(
             "--tolerance shortens the halo of exact mode, and these tiles are blended: "
-            + ("as told" if options.blend != "auto" else "the model is not known to be shift-equivariant")
+            + ("as told" if options.blend != "auto" else _inexact(model))
         )
     if options.blend == "auto":
-        return "hann", "the model does not say that it is shift-equivariant (a --halo makes it exact)"
+        return "hann", _inexact(model)
     return options.blend, "as told"
+
+
+def _inexact(model: Model) -> str:
+    return next(iter(model.inexact), "the network is not known to be shift-equivariant")
 
 
 def proven_halo(model: Model) -> int:

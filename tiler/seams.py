@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tiler.geometry import Window, spread
+from tiler.grid import round_up
 from tiler.kernels import NODATA
 from tiler.stored import StoredPlanes
 from tiler.tiles import network_input, read_mirrored
@@ -36,6 +37,8 @@ SHARE: Final = 0.05
 FEWEST: Final = 4
 """...but this many, if there are as many seams."""
 MOST: Final = 64
+CORE: Final = 512
+"""Side of what is compared by one exact tile: any tile with its halo will do, so small ones are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ def compare_seams(job: Job, plan: Plan, backend: Backend, store: BlockStore) -> 
         if a block does not read back.
     """
     stored, found = StoredPlanes(store), Seams()
-    for tile, compared in _places(plan.grid, plan.halo):
+    fixed = any(job.model.shape[1:])
+    for tile, compared in _places(plan.grid, None if plan.blended else plan.halo, fixed):
         again_QHW = _computed(job, backend, tile, compared)
         rows, columns = np.arange(compared.top, compared.bottom), np.arange(compared.left, compared.right)
         before_QHW = stored.pick(rows, columns)
@@ -113,38 +117,44 @@ def _computed(job: Job, backend: Backend, tile: Window, part: Window) -> NDArray
     return job.finisher(scores_KHW, valid_HW, (inside.top, inside.left))
 
 
-def _places(grid: TileGrid, halo: int) -> Iterator[tuple[Window, Window]]:
+def _places(grid: TileGrid, halo: int | None, fixed: bool) -> Iterator[tuple[Window, Window]]:
     """Tiles in whose middle seams cross, and the part of each that is compared."""
-    rows, columns = _cuts(grid.rows), _cuts(grid.columns)
-    if not (rows or columns):
+    spans = [_spans(axis, halo, fixed) for axis in (grid.rows, grid.columns)]
+    if grid.count == 1:
         return
-    count = int(np.clip(SHARE * grid.count, FEWEST, min(MOST, max(len(rows), 1) * max(len(columns), 1))))
-    picked = dict.fromkeys(
-        (int(u * max(len(rows), 1)), int(v * max(len(columns), 1))) for u, v in spread(8 * count)
-    )
-    for row, column in list(picked)[:count]:
-        top, first, last = _span(grid.rows, rows, row, halo)
-        left, begin, end = _span(grid.columns, columns, column, halo)
-        height, width = grid.tile
-        yield Window(top, left, top + height, left + width), Window(first, begin, last, end)
+    crossings = len(spans[0]) * len(spans[1])
+    count = int(np.clip(SHARE * grid.count, FEWEST, min(MOST, crossings)))
+    places = ((int(u * len(spans[0])), int(v * len(spans[1]))) for u, v in spread(8 * count))
+    for row, column in list(dict.fromkeys(places))[:count]:
+        (top, bottom, first, last), (left, right, begin, end) = spans[0][row], spans[1][column]
+        yield Window(top, left, bottom, right), Window(first, begin, last, end)
+
+
+def _spans(axis: Axis, halo: int | None, fixed: bool) -> list[tuple[int, int, int, int]]:
+    """For each seam: start and stop of a tile that has it in its middle, and of the pixels compared there.
+
+    They are those that the tile knows as well as any: beyond its halo, or the middle half of a blended one.
+    """
+    margin = axis.tile // 4 if halo is None else halo
+    tile = axis.tile if halo is None or fixed else min(axis.tile, 2 * halo + round_up(CORE, axis.stride))
+    if axis.count == 1:
+        # No seam along this axis: what is compared lies anywhere on it.
+        return [_span(axis, axis.extent // 2, tile, margin)]
+    return [_span(axis, cut, tile, margin) for cut in _cuts(axis)]
+
+
+def _span(axis: Axis, middle: int, tile: int, margin: int) -> tuple[int, int, int, int]:
+    start = (middle - tile // 2) // axis.stride * axis.stride
+    start = min(max(start, 0), axis.padded - tile)
+    # At the raster's own edge a tile has nothing to know beyond it.
+    first = 0 if start == 0 else start + margin
+    last = start + tile if start + tile == axis.padded else start + tile - margin
+    return start, start + tile, first, min(last, axis.extent)
 
 
 def _cuts(axis: Axis) -> list[int]:
     """Where one tile's core ends and the next begins; of blended tiles the middles of their overlaps."""
     return [axis.core(i)[1] for i in range(axis.count - 1)]
-
-
-def _span(axis: Axis, cuts: list[int], i: int, halo: int) -> tuple[int, int, int]:
-    """First pixel of a tile that has a seam in its middle, and the pixels that are compared there.
-
-    They are those that the tile knows as well as any: beyond its halo, or the middle half of a blended one.
-    """
-    if not cuts:
-        return axis.start(0), 0, axis.extent
-    start = (cuts[i] - axis.tile // 2) // axis.stride * axis.stride
-    start = min(max(start, 0), axis.padded - axis.tile)
-    margin = halo if axis.window is None else axis.tile // 4
-    return start, start + margin, min(start + axis.tile - margin, axis.extent)
 
 
 def _near(axis: Axis, pixels: NDArray[np.int64]) -> NDArray[np.bool_]:

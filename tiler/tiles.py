@@ -79,8 +79,8 @@ class TileReader:
     def read(self, strip: Strip, row: int, column: int) -> Tile | None:
         """One tile, or None if none of the pixels it contributes to is valid."""
         share = strip.share(row, column)
-        wanted_HW = None if self.mask is None else self.mask.read(share)
-        if self.skips(share, wanted_HW):
+        wanted_HW = self._wanted(share)
+        if self._skips(share, wanted_HW):
             return None
         top, left = strip.grid.rows.start(row), strip.grid.columns.start(column)
         pixels = read_mirrored(self.raster, _tile_window(strip.grid, top, left))
@@ -93,8 +93,14 @@ class TileReader:
         input_CHW = network_input(pixels, self.spec, self.dtype)
         return Tile(row, column, share, inset, input_CHW, np.ascontiguousarray(valid_HW))
 
-    def skips(self, share: Window, wanted_HW: NDArray[np.bool_] | None) -> bool:
+    def skips(self, share: Window) -> bool:
         """Whether a tile is known to contribute no valid pixel before it is read."""
+        return self._skips(share, self._wanted(share))
+
+    def _wanted(self, share: Window) -> NDArray[np.bool_] | None:
+        return None if self.mask is None else self.mask.read(share)
+
+    def _skips(self, share: Window, wanted_HW: NDArray[np.bool_] | None) -> bool:
         return (wanted_HW is not None and not wanted_HW.any()) or self.raster.empty(share)
 
 

@@ -7,7 +7,7 @@ sought with which every label is that of the proven halo and every probability w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -32,6 +32,8 @@ SHARE: Final = 0.05
 """Samples are at most this part of the raster's pixels, halos included."""
 FEWEST: Final = 4
 MOST: Final = 32
+KEPT: Final = 100_000_000
+"""Bytes of samples that are kept."""
 TRIES: Final = 16
 """Places that are looked at per sample, where most of a raster is nodata."""
 
@@ -72,32 +74,57 @@ def measure_halo(raster: Raster, model: Model, finisher: Finisher, tolerance: fl
         raise UsageError("--tolerance needs a network of any tile size with a known halo")
     stride = model.spec.stride or 1
     proven = round_up(model.spec.halo or 0, stride)
-    halos = [*range(0, proven, stride), proven]
-    worst, samples = 0.0, 0
-    for input_CHW, valid_HW in _samples(raster, model, proven, stride):
-        expected_KHW = _core(model, input_CHW, proven, proven)
-        samples += 1
-        while halos[0] < proven:
-            found_KHW = _core(model, input_CHW, proven, halos[0])
-            off = _difference(finisher, expected_KHW, found_KHW, valid_HW)
-            if off <= tolerance:
-                worst = max(worst, off)
+    source, drawn = _samples(raster, model, proven, stride), list[Sample]()
+    for halo in range(0, proven, stride):
+        worst = 0.0
+        # Those that refused a smaller halo come first; later ones are drawn when they are needed.
+        for sample in chain(drawn, _kept(source, drawn)):
+            worst = max(worst, sample.error(model, finisher, halo))
+            if worst > tolerance:
                 break
-            worst = 0.0
-            halos.pop(0)
-    return EffectiveHalo(halos[0] if samples else proven, proven, samples, worst)
+        else:
+            return EffectiveHalo(halo if drawn else proven, proven, len(drawn), worst)
+    return EffectiveHalo(proven, proven, len(drawn), 0.0)
 
 
-def _samples(
-    raster: Raster, model: Model, halo: int, stride: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Inputs of tiles spread evenly over the raster, and which pixels of their cores are valid."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A tile with the proven halo, and the scores of its core."""
+
+    input_CHW: NDArray[np.float32]
+    valid_HW: NDArray[np.bool_]
+    """Of the core."""
+    halo: int
+    expected_KHW: NDArray[np.float32]
+    """Of the core."""
+
+    def error(self, model: Model, finisher: Finisher, halo: int) -> float:
+        """Largest difference of a valid probability by a smaller halo; infinite if any label differs."""
+        cut = self.halo - halo
+        height, width = self.input_CHW.shape[1:]
+        found_KHW = _core(model, self.input_CHW[:, cut : height - cut, cut : width - cut], halo)
+        expected, found = finisher.probabilities(self.expected_KHW), finisher.probabilities(found_KHW)
+        if (finisher.decided(expected) != finisher.decided(found))[..., self.valid_HW].any():
+            return float("inf")
+        return float(np.abs(expected - found)[:, self.valid_HW].max())
+
+
+def _kept(source: Iterator[Sample], drawn: list[Sample]) -> Iterator[Sample]:
+    """Further samples, which are then kept for the next halo."""
+    for sample in source:
+        drawn.append(sample)
+        yield sample
+
+
+def _samples(raster: Raster, model: Model, halo: int, stride: int) -> Iterator[Sample]:
+    """Tiles spread evenly over the raster whose cores hold data."""
     side = round_up(CORE, stride) + 2 * halo
     rooms = [(extent - side) // stride for extent in (raster.info.height, raster.info.width)]
     if min(rooms) < 0:
         return
     pixels = raster.info.height * raster.info.width
-    count = int(np.clip(SHARE * pixels / side**2, FEWEST, MOST))
+    kept = KEPT // (side**2 * raster.info.bands * model.dtype.itemsize)
+    count = int(np.clip(SHARE * pixels / side**2, FEWEST, max(FEWEST, min(MOST, kept))))
     yield from islice(_valid(raster, model, _places(rooms, stride, side, count * TRIES), halo), count)
 
 
@@ -107,35 +134,18 @@ def _places(rooms: list[int], stride: int, side: int, count: int) -> Iterator[Wi
         yield Window(top, left, top + side, left + side)
 
 
-def _valid(
-    raster: Raster, model: Model, windows: Iterator[Window], halo: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+def _valid(raster: Raster, model: Model, windows: Iterator[Window], halo: int) -> Iterator[Sample]:
     for window in windows:
         if raster.empty(window):
             continue
         pixels = read_mirrored(raster, window)
         valid_HW = pixels.valid_HW[halo : window.height - halo, halo : window.width - halo]
         if valid_HW.any():
-            yield network_input(pixels, model.spec, model.dtype), valid_HW
+            input_CHW = network_input(pixels, model.spec, model.dtype)
+            yield Sample(input_CHW, valid_HW, halo, _core(model, input_CHW, halo))
 
 
-def _core(model: Model, input_CHW: NDArray[np.float32], proven: int, halo: int) -> NDArray[np.float32]:
-    """Scores of the core by a tile with a smaller halo."""
-    cut = proven - halo
-    height, width = input_CHW.shape[1:]
-    tile_CHW = np.ascontiguousarray(input_CHW[:, cut : height - cut, cut : width - cut])
-    scores_KHW: NDArray[np.float32] = model.backend.predict(tile_CHW[None])[0]
-    return scores_KHW[:, halo : scores_KHW.shape[1] - halo, halo : scores_KHW.shape[2] - halo]
-
-
-def _difference(
-    finisher: Finisher,
-    expected_KHW: NDArray[np.float32],
-    found_KHW: NDArray[np.float32],
-    valid_HW: NDArray[np.bool_],
-) -> float:
-    """Largest difference of a valid probability; infinite if any label differs."""
-    expected, found = finisher.probabilities(expected_KHW), finisher.probabilities(found_KHW)
-    if (finisher.decided(expected) != finisher.decided(found))[..., valid_HW].any():
-        return float("inf")
-    return float(np.abs(expected - found)[:, valid_HW].max())
+def _core(model: Model, tile_CHW: NDArray[np.float32], halo: int) -> NDArray[np.float32]:
+    """Scores of a tile without its halo."""
+    scores_KHW: NDArray[np.float32] = model.backend.predict(np.ascontiguousarray(tile_CHW)[None])[0]
+    return scores_KHW[:, halo : scores_KHW.shape[1] - halo, halo : scores_KHW.shape[2] - halo].copy()

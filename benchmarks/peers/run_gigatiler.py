@@ -14,12 +14,21 @@ if TYPE_CHECKING:
     from tiler import RunOptions
     from tiler.model import Model
 
+MEMORY = 4_000_000_000
+"""Bytes; the others take what they need."""
+
 
 def options(job: Job) -> RunOptions:
     """Of the case, with what all share."""
     from tiler import RunOptions
 
-    shared = {"threads": job.threads, "device": "cpu", "resolution": "native", "overwrite": True}
+    shared = {
+        "memory": MEMORY,
+        "threads": job.threads,
+        "device": "cpu",
+        "resolution": "native",
+        "overwrite": True,
+    }
     return RunOptions(**shared, **job.options)
 
 
@@ -50,7 +59,7 @@ class Keep:
 
     def __call__(self, scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Keep the rows that leave the band."""
-        self.rows.append(scores.copy())
+        self.rows.append(scores[:, : len(valid)].copy())
         return np.zeros((1, *valid.shape), np.uint8)
 
 

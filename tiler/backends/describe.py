@@ -12,14 +12,19 @@ from tiler.errors import InputError, UsageError
 from tiler.spec import ModelSpec, default_classes
 
 if TYPE_CHECKING:
+    from tiler.analysis import Analysis
     from tiler.backends.graph import Graph
     from tiler.options import RunOptions
 
 PER_BAND = ("scale", "mean", "std")
 
 
-def describe(graph: Graph, channels: int, options: RunOptions) -> tuple[ModelSpec, dict[str, str]]:
+def describe(
+    graph: Graph, channels: int, options: RunOptions, analysis: Analysis
+) -> tuple[ModelSpec, dict[str, str]]:
     """The spec to work by, and where each of its fields came from.
+
+    What the analysis proves of stride and halo goes before what the metadata say; options go before both.
 
     Raises
     ------
@@ -30,7 +35,14 @@ def describe(graph: Graph, channels: int, options: RunOptions) -> tuple[ModelSpe
     if graph.spec is None:
         values.update(_from_graph(graph, channels, options))
         origins.update(dict.fromkeys(values, "graph"))
+    proven = _from_analysis(graph, analysis)
+    values.update(proven)
+    origins.update({name: "proven" if name != "stride" or analysis.exact else "graph" for name in proven})
     told = _from_options(graph, options)
+    if analysis.exact and told.get("stride", 0) % (analysis.stride or 1):
+        raise UsageError(
+            f"--stride is a multiple of the network's own, {analysis.stride}, got {told['stride']}"
+        )
     values.update(told)
     origins.update(dict.fromkeys(told, "option"))
     _ask_for_missing(graph, values)
@@ -58,6 +70,28 @@ def _from_graph(graph: Graph, channels: int, options: RunOptions) -> dict[str, A
         # Blended tiles of a fixed size may start at any pixel; exact ones must start on the stride.
         values["stride"] = 1
     return values
+
+
+def _from_analysis(graph: Graph, analysis: Analysis) -> dict[str, Any]:
+    """Stride, halo and whether tiles are exact, as the graph itself shows them.
+
+    Raises
+    ------
+    InputError
+        if the network returns another number of scores than it is fed pixels.
+    """
+    for axis in (analysis.rows, analysis.columns):
+        if axis is not None and (axis.scale != 1 or axis.margin_before or axis.margin_after):
+            raise InputError(
+                f"a model returns one score per pixel, this one {axis.scale}, less "
+                f"{axis.margin_before} at the start and {axis.margin_after} at the end; "
+                "pad its convolutions, or resize its output"
+            )
+    if analysis.exact:
+        return {"stride": analysis.stride, "halo": analysis.halo, "exact": True}
+    # A graph of one size may be fed tiles from anywhere; of others the stride tells the legal sizes.
+    free = None in graph.shape[1:] and analysis.stride is not None and graph.spec is None
+    return {"exact": False, **({"stride": analysis.stride} if free else {})}
 
 
 def _from_options(graph: Graph, options: RunOptions) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from tiler.analysis import analyse
 from tiler.backends.cuda import card_names, cuda_session
 from tiler.backends.describe import describe
 from tiler.backends.graph import Graph, bytes_per_pixel, precision, read_graph
@@ -97,7 +98,8 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
     graph, content = read_graph(path)
     session, device = _session(content, graph, options, path)
     backend, channels = _probed(session, graph, options, path)
-    spec, origins = describe(graph, channels, options)
+    analysis = analyse(graph.proto)
+    spec, origins = describe(graph, channels, options, analysis)
     return Model(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -109,6 +111,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
         channels=channels,
         shape=backend.graph.shape,
         bytes_per_pixel=bytes_per_pixel(graph),
+        inexact=analysis.reasons,
     )
 
 

@@ -46,8 +46,8 @@ class OpenvinoSession:
     workers: int = 1
     compiled: Any = None
     spoilt: list[Any] = field(default_factory=list)
-    """After one failure a compiled network fails for ever, on any shape. It is kept, without its memory: on one
-    thread its end would crash its successor."""
+    """After one failure a compiled network fails for ever, on any shape. It is kept, without its memory: its
+    end would, on one thread, crash its successor."""
 
     def run(self, batch_NCHW: NDArray[Any]) -> NDArray[Any]:
         """Run the network."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 if TYPE_CHECKING:
+    from tiler.analysis import Analysis, AxisReach
     from tiler.backends.graph import Graph
     from tiler.spec import ModelSpec
 
-ONNX_SUFFIX = ".onnx"
+ONNX_SUFFIX: Final = ".onnx"
+REASONS: Final = 5
+"""Reasons that are shown; one norm per layer would fill the screen."""
 
 
 @click.command()
@@ -26,34 +29,62 @@ def inspect(file: Path, allow_vrt: bool) -> None:
 
 
 def _inspect_model(path: Path) -> None:
-    from tiler.backends.graph import bytes_per_pixel, read_graph
+    from tiler.analysis import analyse
+    from tiler.backends.graph import bytes_per_pixel, precision, read_graph
     from tiler.cli.tables import print_pairs
 
     graph, content = read_graph(path)
+    analysis = analyse(graph.proto)
     print_pairs(
         [
-            ("model", f"{path}, {len(content):,} bytes"),
+            ("model", f"{path}, {len(content):,} bytes, {precision(graph)}"),
             ("input", f"{graph.input_name}: {graph.dtype}, {_size(graph)} (batch, bands, rows, columns)"),
             ("memory", f"about {bytes_per_pixel(graph):.0f} bytes per pixel of a tile"),
-            *(_told(graph.spec) if graph.spec else _untold(graph)),
+            *_proven(analysis),
+            *(_told(graph.spec, analysis) if graph.spec else _untold()),
         ]
     )
 
 
 def _size(graph: Graph) -> str:
-    free = "any" if graph.stride is None else f"{graph.stride}n"
-    rows, columns = (free if n is None else n for n in graph.shape[1:])
+    rows, columns = ("any" if n is None else n for n in graph.shape[1:])
     return f"{graph.shape[0] or 'any'} x {graph.channels} x {rows} x {columns}"
 
 
-def _untold(graph: Graph) -> list[tuple[str, object]]:
-    stride = (
-        "not known: pass --stride" if graph.stride is None else f"{graph.stride} (from the input's shape)"
-    )
-    return [("stride", stride), ("says of itself", "nothing: pass --scale, --activation, --classes")]
+def _proven(analysis: Analysis) -> list[tuple[str, object]]:
+    """What the graph itself shows."""
+    axes = [("rows", analysis.rows), ("columns", analysis.columns)]
+    if analysis.rows == analysis.columns:
+        axes = [("sides", analysis.rows)]
+    exact = "yes: tiles with this halo equal the whole image" if analysis.exact else "no, tiles are blended"
+    return [
+        *(line for name, axis in axes if axis is not None for line in _axis(name, axis, analysis.exact)),
+        ("exact", exact),
+        *(("  because", reason) for reason in analysis.reasons[:REASONS]),
+        *([("", f"and {more} more reasons")] if (more := len(analysis.reasons) - REASONS) > 0 else []),
+    ]
 
 
-def _told(spec: ModelSpec) -> list[tuple[str, object]]:
+def _axis(name: str, axis: AxisReach, exact: bool) -> list[tuple[str, object]]:
+    sizes = f"{axis.stride}n" + (f" + {axis.residue}" if axis.residue else "")
+    lines: list[tuple[str, object]] = [
+        (name, f"{sizes} px, {axis.smallest} at least; stride {axis.stride} px"),
+    ]
+    if exact:
+        halo = f"{axis.before} px before and {axis.after} px after"
+        lines.append(("  halo", f"{axis.before} px" if axis.before == axis.after else halo))
+    if axis.scale != 1 or axis.margin_before or axis.margin_after:
+        lost = f", {axis.margin_before} less at the start, {axis.margin_after} less at the end"
+        lines.append(("  returns", f"{axis.scale} scores per pixel{lost}"))
+    return lines
+
+
+def _untold() -> list[tuple[str, object]]:
+    return [("says of itself", "nothing: pass --scale, --activation, --classes")]
+
+
+def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
+    resolution = "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"
     return [
         ("bands", ", ".join(spec.bands)),
         ("classes", ", ".join(c.name for c in spec.classes)),
@@ -61,12 +92,21 @@ def _told(spec: ModelSpec) -> list[tuple[str, object]]:
         ("scale", _numbers(spec.scale)),
         ("mean", _numbers(spec.mean)),
         ("std", _numbers(spec.std)),
-        ("stride", spec.stride or "not known"),
-        ("halo", "not known" if spec.halo is None else f"{spec.halo} px"),
-        ("shift-equivariant", "yes" if spec.exact else "not known to be"),
-        ("trained at", "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"),
+        *_claimed(spec, analysis),
+        ("trained at", resolution),
         ("attribution", spec.attribution or "none"),
     ]
+
+
+def _claimed(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
+    """Where the model's own words and its graph part ways, the graph goes before."""
+    claims = [
+        (f"stride {spec.stride}", spec.stride is not None and spec.stride != analysis.stride),
+        (f"halo {spec.halo} px", spec.halo is not None and spec.halo < (analysis.halo or 0)),
+        ("exact", spec.exact and not analysis.exact),
+    ]
+    wrong = [text for text, differs in claims if differs]
+    return [("says, wrongly", ", ".join(wrong))] if wrong else []
 
 
 def _numbers(values: tuple[float, ...]) -> str:

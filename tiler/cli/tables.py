@@ -85,6 +85,7 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
     """What a run would do."""
     info = job.raster.info
     height, width = plan.grid.tile
+    skipped = job.skipped(plan)
     disk = most_bytes(job.finisher, info.height * info.width, job.output_info.height * job.output_info.width)
     print_pairs(
         [
@@ -95,10 +96,11 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
             ("pixels", info.note or "as in the file"),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),
-            ("computed", f"{plan.grid.waste:.2f} times the pixels, fewer where there is no data"),
+            ("skipped", f"{skipped} tiles, and what else is found to hold no data"),
+            ("computed", f"{plan.grid.waste * (1 - skipped / plan.tiles):.2f} times the pixels at most"),
             ("batch", plan.batch),
             ("strips", f"{sum(1 for _ in plan.strips())} of {plan.strip_width} px"),
-            ("time", f"about {seconds:,.0f} s for the network"),
+            ("time", f"about {seconds * (1 - skipped / plan.tiles):,.0f} s for the network"),
             ("disk", f"at most {in_words(disk)} while it finishes"),
             ("memory", f"{in_words(plan.peak)} planned, budget {in_words(plan.budget)}"),
             *((f"  {name}", in_words(size)) for name, size in plan.terms.items()),
