@@ -1,7 +1,7 @@
-"""OpenVINO on the CPU: an optional backend, faster than ONNX Runtime, more so in bfloat16.
+"""OpenVINO on the CPU: an optional backend, somewhat faster than ONNX Runtime, much in bfloat16.
 
 Measured on two cores of an AMD EPYC with AVX-512 and bfloat16 instructions, OpenVINO 2026.4 and ONNX Runtime
-1.31 by turns: U-Nets of width 8 and 32 run 1.5 and 1.2 times as fast in f32, 3.3 and 2.6 times in bf16. In
+1.31 by turns: U-Nets of width 8 and 32 run 1.5 and 1.1 times as fast in f32, 2.7 and 2.2 times in bf16. In
 both, scores in the core of a tile equal those of the whole image bit by bit (tiles of 288 to 704 px in 1056),
 and neither the number of tiles per call nor the number of threads nor a repeated call changes a bit. On the
 demo's scene bf16 changes 65 labels in a million. Shapes are left open: a network reshaped to one tile is no
