@@ -39,7 +39,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from tiler.backends.onnx import RUNTIME_ERRORS
+from tiler.backends.runtime import RUNTIME_ERRORS
 from tiler.errors import InputError, TilerError, one_line
 
 if TYPE_CHECKING:

@@ -632,6 +632,8 @@ def limited(model, most: int):
     """The model on a machine whose network has memory for ``most`` pixels at once."""
 
     class Limited:
+        workers = 1
+
         def predict(self, batch_NCHW):
             if batch_NCHW[:, 0].size > most:
                 raise MemoryError(f"no memory for the network on a batch of {len(batch_NCHW)}")

@@ -260,6 +260,8 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
     calls = []
 
     class Failing:
+        workers = 1
+
         def predict(self, batch_NCHW):
             calls.append(1)
             if len(calls) == 3:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from tiler.device import Device
 from tiler.errors import UsageError
 
 BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
@@ -42,7 +43,7 @@ class RunOptions:
     memory: int | None = None
     """Budget in bytes (default: half of what is free)."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N, several cards as cuda:N,M.., openvino or openvino:bf16."""
     threads: int | None = None
     """Threads of the network (default: one per core)."""
     resolution: float | str | None = None
@@ -104,8 +105,7 @@ class RunOptions:
             value = getattr(self, name)
             if value not in choices:
                 raise UsageError(f"{name.replace('_', '-')} is one of {', '.join(choices)}, got {value!r}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(f"device is auto, cpu, cuda or cuda:N, got {self.device!r}")
+        Device.parse(self.device)
 
     def _check_resolution(self) -> None:
         value = self.resolution

@@ -75,8 +75,12 @@ class Mask(Protocol):
 class Backend(Protocol):
     """A network with its weights loaded."""
 
+    @property
+    def workers(self) -> int:
+        """Threads that may call `predict` at once; each batch has the same result in any of them."""
+
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores, K channels per pixel, as (N, K, H, W): a new array. Called from one thread at a time."""
+        """Scores, K channels per pixel, as (N, K, H, W): a new array."""
 
     def release(self) -> None:
         """Give back memory kept for the next call; another call may follow all the same."""

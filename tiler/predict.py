@@ -37,8 +37,13 @@ class Prediction:
 
 
 def predict(tiles: Generator[Tile], backend: Backend, batch: int, depth: int) -> Iterator[Prediction]:
-    """Run the network on batches of tiles, ``depth`` batches ahead of the consumer."""
-    results = prefetch(lambda group: _predict_batch(group, backend), _batched(tiles, batch), depth)
+    """Run the network on batches of tiles, ``depth`` batches ahead of the consumer.
+
+    More, where the network computes several at once: else the last of its workers would wait.
+    """
+    workers = backend.workers
+    ahead = depth and max(depth, workers)
+    results = prefetch(lambda group: _predict_batch(group, backend), _batched(tiles, batch), ahead, workers)
     with closing(tiles), closing(results):
         for predictions in results:
             yield from predictions

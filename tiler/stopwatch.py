@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,10 +70,17 @@ class TimedBackend:
     backend: Backend
     stopwatch: Stopwatch
     tiles: int = 0
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    @property
+    def workers(self) -> int:
+        """Of the network."""
+        return self.backend.workers
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Predict, timed."""
-        self.tiles += len(batch_NCHW)
+        with self._lock:
+            self.tiles += len(batch_NCHW)
         with self.stopwatch.timing("network"):
             return self.backend.predict(batch_NCHW)
 

@@ -1,1 +1,1 @@
-"""Networks: ONNX Runtime, or any function."""
+"""Networks: ONNX Runtime, OpenVINO, or any function."""

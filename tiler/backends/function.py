@@ -18,6 +18,7 @@ class FunctionBackend:
     """Wraps ``(N, C, H, W) -> (N, K, H, W)``."""
 
     function: Callable[[NDArray[Any]], NDArray[Any]]
+    workers: int = 1
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Call it."""

@@ -12,9 +12,7 @@ from tiler.cli.options import log_options
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
-@click.option(
-    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
-)
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="As of segment.")
 @log_options
 def demo(folder: Path, device: str, log: str, quiet: bool) -> None:
     """Map the buildings of the shipped drone scene into FOLDER (default: demo).

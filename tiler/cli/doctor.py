@@ -26,7 +26,7 @@ def doctor() -> None:
             *((name, _version(name)) for names in OPTIONAL.values() for name in names),
         ]
     )
-    problems = [*_runtime(), *_missing()]
+    problems = [*_runtime(), *_openvino(), *_missing()]
     click.echo()
     for problem in problems or ["all is well"]:
         click.echo(problem)
@@ -53,13 +53,29 @@ def _runtime() -> list[str]:
         return [f"wrong: exactly one ONNX Runtime belongs here, got {found}; {advice}"]
     import onnxruntime as ort
 
-    from tiler.backends.onnx import cuda_visible
+    from tiler.backends.cuda import PROVIDER, card_names
 
     click.echo(f"\n{runtimes[0]} {ort.__version__}: {', '.join(ort.get_available_providers())}")
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    for number, name in enumerate(card_names()):
+        click.echo(f"--device cuda:{number}: {name}")
+    if PROVIDER not in ort.get_available_providers():
         return ["no CUDA: this ONNX Runtime runs on the CPU"]
-    if not cuda_visible():
-        return ["no CUDA: no NVIDIA driver found, so networks run on the CPU"]
+    if not card_names():
+        return ["no CUDA: no NVIDIA card found, so networks run on the CPU"]
+    return []
+
+
+def _openvino() -> list[str]:
+    """Say what OpenVINO computes in, if it is installed."""
+    from tiler.backends.openvino import import_openvino, precisions
+    from tiler.errors import MissingError
+
+    try:
+        openvino = import_openvino()
+    except MissingError:
+        return ["`--device openvino`, faster on many CPUs, needs openvino: pip install 'gigatiler[openvino]'"]
+    release = openvino.__version__.partition("-")[0]
+    click.echo(f"--device openvino: {release}, {', '.join(precisions(openvino.Core()))}")
     return []
 
 

@@ -131,7 +131,11 @@ _OPTIONS = (
         "--memory", type=SIZE, metavar="SIZE", help="Budget, e.g. 2GB  [default: half of what is free]"
     ),
     click.option(
-        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="auto, cpu, cuda[:N,M..] or openvino[:bf16].",
     ),
     click.option("--threads", type=int, metavar="N", help="Threads of the network  [default: one per core]"),
     click.option(
