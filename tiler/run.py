@@ -226,7 +226,7 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
 
 def _bottleneck(work: Work, seconds: float) -> str:
     """The busiest stage; readers are several."""
-    threads = {"read": work.plan.reader_threads}
+    threads = {"read": work.plan.reader_threads, "network": work.backend.workers}
     shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
     name, busy = max(shares.items(), key=lambda item: item[1])
     return f"{name}: {busy / max(seconds, busy):.0%} of the time"
