@@ -362,6 +362,8 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
     known = {case.peer.key for case in found}
     if unknown := set(options.only or ()) - known:
         raise SystemExit(f"--only is of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
+    if options.row:
+        return [case for case in found if case.title in options.row]
     return [case for case in found if not options.only or case.peer.key in options.only]
 
 
@@ -385,6 +387,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--others", type=int, help=f"repeats of all but {', '.join(CORE)}")
     parser.add_argument("--sizes", type=numbers, default=[1024, 4096, 8192], metavar="N,N..")
     parser.add_argument("--only", type=lambda text: text.split(","), metavar="NAME,NAME..")
+    parser.add_argument("--row", action="append", metavar="TITLE", help="only this row; repeatable")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds that one run may take")
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser.add_argument("--environments", type=Path, default=caches / "gigatiler-peers")
