@@ -39,7 +39,7 @@ def row(name: str, mode: str, report: dict[str, float], first: float) -> str:
     peak = report["peak_memory"]
     return (
         f"| {name} | {mode} | {in_words(peak)} | {in_words(report['plan']['peak'])} | "
-        f"{report['seconds']:.0f} s | {(peak - first) / 1e6:+.0f} MB, {peak / first - 1:+.1%} |"
+        f"{(peak - first) / 1e6:+.0f} MB, {peak / first - 1:+.1%} |"
     )
 
 
@@ -48,7 +48,7 @@ def measure(folder: Path, memory: str) -> list[str]:
     model, scene, output = folder / "free.onnx", folder / "scene.tif", folder / "out.tif"
     free_network(model, 5)
     first: dict[str, float] = {}
-    lines = ["| scene | mode | peak | planned | time | against the smallest |", "|---|---|--:|--:|--:|--:|"]
+    lines = ["| scene | mode | peak | planned | against the smallest |", "|---|---|--:|--:|--:|"]
     for side in (*SIDES, SPARSE):
         scene.unlink(missing_ok=True)
         if side == SPARSE:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TILE = 512
+PLACES = ("--environments", "--json", "--markdown", "--chart")
+"""Options that say where, not what."""
 CORE = ("gigatiler", "floor", "monai")
 BATCH = 4
 """For tools that take one."""
@@ -338,7 +340,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Page:
     return Page(
         machine=describe(),
         date=str(datetime.now(UTC).date()),
-        command=shlex.join(["python", "benchmarks/peers.py", *map(shortened, sys.argv[1:])]),
+        command=shlex.join(["python", "benchmarks/peers.py", *shown(sys.argv[1:])]),
         side=options.side,
         checked=reference.side,
         repeats=options.repeats,
@@ -349,10 +351,20 @@ def measure(options: argparse.Namespace, folder: Path) -> Page:
     )
 
 
-def shortened(argument: str) -> str:
-    """A path without the folders that mean nothing elsewhere."""
-    path = Path(argument)
-    return "/".join(path.parts[-2:]) if path.is_absolute() else argument
+def shown(arguments: list[str]) -> list[str]:
+    """What of the command line decides the figures, without the folders that mean nothing elsewhere.
+
+    >>> shown(["/home/me/scene.tif", "/home/me/run/best", "--json", "x.json", "--side", "512"])
+    ['scene.tif', 'run/best', '--side', '512']
+    """
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument in PLACES:
+            skip = argument in PLACES and not skip
+            continue
+        path = Path(argument)
+        kept.append("/".join(path.parts[-2:]) if path.is_absolute() and not path.suffix else path.name)
+    return kept
 
 
 def chosen_cases(options: argparse.Namespace) -> list[Case]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
     from tiler.planning import Plan
     from tiler.report import Report
 
+COLUMNS: Final = 80
+
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """A name and a value per line."""
+    """A name and a value per line; a value of many words goes on below itself."""
     rows = [(name, str(value)) for name, value in pairs]
-    width = max(len(name) for name, _ in rows)
+    width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+        lines = textwrap.wrap(value, COLUMNS - width, break_long_words=False, break_on_hyphens=False)
+        for i, line in enumerate(lines or [""]):
+            click.echo(f"{'' if i else name:<{width}}{line}".rstrip())
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
