@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from rasterio.warp import transform_geom
+from rasterio.crs import CRS
+from rasterio.warp import transform, transform_geom
 
 import networks
 from rasters import write_raster
@@ -148,23 +150,84 @@ def test_pixels_do_not_depend_on_the_window(scene, tmp_path):
         np.testing.assert_array_equal(mask.read(window), whole[window.slices])
 
 
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("not json", "is GeoJSON"),
         ("[1]", "is GeoJSON"),
+        ("[" * 100_000, "is GeoJSON"),
         ('{"type": "FeatureCollection", "features": []}', "got nothing"),
         ('{"type": "Point", "coordinates": [1, 2]}', "got Point"),
-        ('{"type": "Polygon", "coordinates": [[[1, 2], "x"]]}', "mask"),
-        ('{"type": "Polygon", "coordinates": []}', "mask"),
+        ('{"type": ["Polygon"], "coordinates": [[[1, 2], [2, 3], [3, 1]]]}', "got .'Polygon'"),
+        ('{"type": "Polygon", "coordinates": [[[1, 2], "x"]]}', "cannot bring"),
+        ('{"type": "Polygon", "coordinates": [[[1, 2], [null, 3], [3, 1]]]}', "cannot bring"),
+        ('{"type": "Polygon", "coordinates": [[[1, 2], [NaN, 3], [3, 1]]]}', "cannot bring"),
+        ('{"type": "Polygon", "coordinates": [[[1, 2], [2, 3]]]}', "three points"),
+        ('{"type": "Polygon", "coordinates": []}', "are empty"),
         ('{"features": [], "crs": {"properties": {"name": "EPSG:0"}}}', "is GeoJSON"),
     ],
 )
-def test_what_is_no_mask(scene, tmp_path, content, words):
-    path = tmp_path / "mask.geojson"
+def test_what_is_no_mask(scene, tmp_path, content, words, crs):
+    """Whether or not it has to be brought to another CRS."""
+    path = tmp_path / "polygons.geojson"
     path.write_text(content)
+    info = replace(open_raster(scene).info, crs=CRS.from_string(crs))
     with pytest.raises(InputError, match=words):
-        open_mask(path, open_raster(scene).info)
+        open_mask(path, info)
+
+
+def test_edges_are_bent(scene, tmp_path):
+    """A rectangle of two degrees has no straight edges in UTM; each pixel centre is asked where it lies."""
+    big = Affine(400, 0, 400_000, 0, -400, 5_100_000)
+    info = replace(open_raster(scene).info, transform=big)
+    path = tmp_path / "box.geojson"
+    west, south, east, north = 14.0, 44.0, 16.0, 45.0
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    found = open_mask(path, info).read(Window(0, 0, SIDE, SIDE))
+    x, y = np.meshgrid(400_000 + 400 * (np.arange(SIDE) + 0.5), 5_100_000 - 400 * (np.arange(SIDE) + 0.5))
+    lon, lat = transform(UTM, "EPSG:4326", x.ravel(), y.ravel())
+    inside = (
+        (west < np.array(lon)) & (np.array(lon) < east) & (south < np.array(lat)) & (np.array(lat) < north)
+    )
+    np.testing.assert_array_equal(found, inside.reshape(SIDE, SIDE))
+
+
+def test_a_mask_of_255(scene, tmp_path):
+    """The commonest "yes" there is."""
+    values = np.zeros((1, SIDE, SIDE), np.uint8)
+    values[0, :50] = 255
+    path = write_raster(tmp_path / "mask.tif", values, crs=UTM, transform=HERE)
+    assert open_mask(path, open_raster(scene).info).read(Window(0, 0, SIDE, SIDE)).sum() == 50 * SIDE
+
+
+def test_a_mask_beside_the_raster_is_noted(scene, unet, tmp_path):
+    """All nodata, and it says why."""
+    mask = geojson(tmp_path / "mask.geojson", [(x + 99_000, y) for x, y in RING])
+    events = []
+    report = segment(scene, unet, tmp_path / "out.tif", RunOptions(mask=mask), events.append)
+    assert report.valid_pixels == 0
+    assert any("leaves nothing" in getattr(event, "message", "") for event in events)
+
+
+def test_damage_outside_a_mask_is_nobody_s(unet, tmp_path):
+    """Not of the seam report, nor of the source's grid."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "scene.tif"
+    raw_CHW = rng.integers(0, 255, (3, SIDE, SIDE), np.uint8)
+    write_raster(
+        path, raw_CHW, crs=UTM, transform=HERE, tiled=True, blockxsize=64, blockysize=64, compress="deflate"
+    )
+    with rasterio.open(path) as dataset:
+        offset = int(dataset.get_tag_item("BLOCK_OFFSET_9_9", "TIFF", bidx=1))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 500] = bytes(500)
+    path.write_bytes(content)
+    ring = [(500_010, 4_999_990), (500_400, 4_999_990), (500_400, 4_999_600), (500_010, 4_999_990)]
+    mask = geojson(tmp_path / "mask.geojson", ring)
+    options = RunOptions(mask=str(mask), tile=128, check_seams=True, grid="source")
+    assert segment(path, unet, tmp_path / "out.tif", options).damaged == ()
 
 
 def test_refusals(scene, unet, tmp_path, capsys):

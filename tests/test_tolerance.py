@@ -65,7 +65,7 @@ def test_less_is_allowed_by_more(scene):
     assert found[0].halo > found[2].halo
     for tolerance, measured in zip((1e-6, 1e-3, 0.05), found, strict=True):
         assert measured.worst <= tolerance
-        assert measured.samples >= 4
+        assert measured.samples >= (4 if measured.halo < 96 else 1)
         assert measured == measure_halo(job.raster, job.model, job.finisher, tolerance)
 
 
@@ -170,7 +170,8 @@ def test_one_tile_has_no_seams(tmp_path):
     """Nothing to compare, and no error."""
     small = write_raster(tmp_path / "small.tif", np.full((3, 64, 64), 9, np.uint8))
     options = RunOptions(check_seams=True, resolution="native")
-    assert segment(small, MODEL, tmp_path / "out.tif", options).seams["tiles"] == 0
+    seams = segment(small, MODEL, tmp_path / "out.tif", options).seams
+    assert (seams["tiles"], seams["excess"]) == (0, None)
 
 
 @pytest.mark.parametrize("size", [(900, 300), (300, 900), (1500, 1500)])

@@ -138,7 +138,9 @@ def run_speed(
         scene = Path(name) / "scene.tif"
         job = prepare(source, model, replace(options, overwrite=True))
         _cut(job, side, scene)
-        fed = replace(options, overwrite=True, bands=None, resolution="native", mask=None)
+        fed = replace(
+            options, overwrite=True, bands=None, resolution="native", mask=None, shard=None, check_seams=False
+        )
         rounds: list[tuple[float, Report]] = []
         for i in range(repeats):
             floor = plain_loop(prepare(scene, job.model, fed))
@@ -163,10 +165,21 @@ def _segmented(scene: Path, model: Path, folder: Path, options: RunOptions) -> R
 def _cut(job: Job, side: int, path: Path) -> None:
     """The middle of what the network is fed, as a tiled GeoTIFF."""
     info = job.raster.info
-    height, width = min(side, info.height), min(side, info.width)
+    # Whole tiles of the plain loop, or it would compute more than it returns.
+    height, width = (
+        extent // FLOOR_TILE * FLOOR_TILE or extent
+        for extent in (min(side, info.height), min(side, info.width))
+    )
     top, left = (info.height - height) // 2, (info.width - width) // 2
     pixels = job.raster.read(Window(top, left, top + height, left + width))
-    profile: dict[str, Any] = {"tiled": True, "blockxsize": FLOOR_TILE, "blockysize": FLOOR_TILE}
+    # Else a fourth band of bytes would be taken for alpha.
+    profile: dict[str, Any] = {
+        "photometric": "MINISBLACK",
+        "alpha": "NO",
+        "tiled": True,
+        "blockxsize": FLOOR_TILE,
+        "blockysize": FLOOR_TILE,
+    }
     if info.transform is not None:
         profile["transform"] = info.transform @ type(info.transform).translation(left, top)
     shape = {"height": height, "width": width, "count": info.bands, "dtype": info.dtype, "crs": info.crs}

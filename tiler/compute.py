@@ -11,7 +11,7 @@ from tiler.errors import DamageError, OutOfMemoryError, OutputError
 from tiler.events import BlockStored, Noted
 from tiler.fingerprint import check_unchanged
 from tiler.planning import smaller
-from tiler.seams import compare_seams
+from tiler.seams import Seams, compare_seams
 from tiler.stopwatch import TimedBackend, TimedRaster
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.planning import Plan
     from tiler.ports import Block, Observer
-    from tiler.seams import Seams
     from tiler.stopwatch import Stopwatch
     from tiler.store import BlockStore
 
@@ -79,6 +78,9 @@ def compare(work: Work) -> None:
     try:
         with work.stopwatch.timing("seams"):
             work.seams = compare_seams(work.job, work.plan, work.job.model.backend, work.store)
+    except MemoryError:
+        # The result is complete: no reason to lose it.
+        work.seams = Seams()
     finally:
         work.backend.release()
     work.observer(Noted(f"seams: {work.seams}"))
@@ -99,7 +101,7 @@ def _smaller(work: Work, plan: Plan, reason: str) -> Plan:
     height, width = plan.grid.tile
     reduced = smaller(plan, work.job.model)
     if reduced is None:
-        fix = "smaller --tile with --overwrite" if plan.blended else "machine with more memory"
+        fix = "smaller --tile with --overwrite" if plan.mode != "exact" else "machine with more memory"
         raise OutOfMemoryError(
             f"a batch of {plan.batch} tiles of {width} x {height} px does not fit into memory ({reason}) and "
             f"smaller ones would change the result; free some memory and run the same command again, or take "

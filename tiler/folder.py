@@ -114,6 +114,8 @@ class RunFolder:
                 if self.shard is None or (time.monotonic() > last and not self._is_busy()):
                     raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
                 time.sleep(PAUSE)
+        except TilerError:
+            raise
         except FileExistsError:
             raise UsageError(f"{self.path} is no directory; move it away") from None
         except OSError as error:

@@ -74,6 +74,8 @@ class Job:
             "grid": self.options.grid,
             "bands": self.options.bands,
             "nodata": self.options.nodata,
+            # Where cores do not equal the whole image, another tile is another result.
+            **({} if self.cut.mode == "exact" or self.cut.grid else {"tile": self.options.tile}),
             "tolerance": self.options.tolerance,
             "mask": None if self.options.mask is None else Path(self.options.mask).name,
         }
@@ -93,6 +95,7 @@ class Job:
         tolerance, measured = self.options.tolerance, None
         if tolerance is not None:
             measured = measure_halo(self.raster, self.model, self.finisher, tolerance)
+            self.model.backend.release()
         return make_plan(self.raster.info, self.model, self.finisher, self.options, measured)
 
     def skipped(self, plan: Plan) -> int:

@@ -35,5 +35,7 @@ class Model:
     """Batch, height and width where the graph fixes them."""
     bytes_per_pixel: float
     """Memory that the network needs per input pixel while it runs, estimated from its graph."""
+    needs: int | None = None
+    """Halo in pixels with which tiles are proven to equal the whole image; None: not proven."""
     inexact: tuple[str, ...] = ()
     """Why tiles of it do not equal the whole image, or are not known to."""

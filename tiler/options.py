@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -80,6 +81,8 @@ class RunOptions:
     """Whether an existing output, or a run of other options, is replaced."""
 
     def __post_init__(self) -> None:
+        if self.mask is not None:
+            object.__setattr__(self, "mask", os.fspath(self.mask))
         self._check_choices()
         for name in ("tile", "batch", "stride", "threads", "memory"):
             value = getattr(self, name)

@@ -46,7 +46,7 @@ FIXED: Final = 150_000_000
 """Bytes that come on top while running: thread stacks, compiled kernels, the COG driver, fragmentation."""
 
 
-CROPPED: Final = ("exact", "tolerance")
+CROPPED: Final = ("exact", "tolerance", "told")
 """Modes in which each pixel comes from the core of one tile."""
 
 
@@ -56,7 +56,8 @@ class Plan:
 
     grid: TileGrid
     mode: str
-    """exact, tolerance (exact but for a halo that was measured), or the name of a blend window."""
+    """exact, tolerance or told (cores, but with a halo that was measured, or asked for, and is smaller than
+    the network's), or the name of a blend window."""
     reason: str
     """Why this mode."""
     batch: int
@@ -153,7 +154,7 @@ class Cut:
     """What of a plan changes the result, and so never follows from free memory."""
 
     mode: str
-    """exact, tolerance, or the name of a blend window."""
+    """exact, tolerance, told, or the name of a blend window."""
     reason: str
     grid: TileGrid | None
     """Of blended tiles; exact ones may be cut in any way."""
@@ -260,9 +261,10 @@ def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, optio
     """
     if options.batch is None and options.memory is None:
         return plan
-    cost = _Cost(info, model, finisher, plan.blended, memory.resident(), plan.cache)
+    cache = min(plan.cache, (options.memory or plan.budget) // 8)
+    cost = _Cost(info, model, finisher, plan.blended, memory.resident(), cache)
     batch = round_up(options.batch or plan.batch, model.shape[0] or 1)
-    reduced: Plan | None = replace(plan, batch=batch, budget=options.memory or plan.budget)
+    reduced: Plan | None = replace(plan, batch=batch, budget=options.memory or plan.budget, cache=cache)
     while reduced is not None:
         plan = replace(reduced, terms=cost.terms(reduced.grid.tile, reduced.batch, plan.strip_width))
         if plan.peak <= plan.budget:
@@ -277,6 +279,9 @@ def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, optio
 def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
     spec = model.spec
     proven = spec.halo is not None and (spec.exact or options.halo is not None)
+    side = min((n for n in model.shape[1:] if n is not None), default=LARGEST_TILE)
+    if options.blend == "auto" and options.halo is None and proven and side <= 2 * proven_halo(model):
+        return "hann", f"tiles of {side} px have no core inside a halo of {spec.halo} px on each side"
     if options.blend == "exact" or (options.blend == "auto" and proven):
         if spec.halo is None:
             raise InputError("exact mode needs the network's halo, the model does not say it: pass --halo")
@@ -284,6 +289,8 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
             raise UsageError("--overlap is for blended modes; exact mode overlaps by twice the --halo")
         if options.tolerance is not None:
             return "tolerance", f"probabilities within {options.tolerance:g}"
+        if model.needs is not None and spec.halo < model.needs:
+            return "told", f"the halo of {spec.halo} px as told; {model.needs} px would be exact"
         told = options.halo is not None or not spec.exact
         return "exact", "as told" if told else "the network is shift-equivariant, as its graph shows"
     if options.tolerance is not None:

@@ -96,7 +96,9 @@ def segment(
         report = None if options.overwrite else outputs.finished(mark)
         if report is not None:
             folder.tidy(mark)
-            observer(Noted(f"{output} is finished already"))
+            without = options.check_seams and report.seams is None
+            more = ", without --check-seams; --overwrite makes it anew" if without else ""
+            observer(Noted(f"{output} is finished already{more}"))
         else:
             report = _carry_out(job, mark, outputs, folder, observer, start)
     if report is not None:
@@ -185,6 +187,8 @@ def _announce(work: Work) -> None:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":
         notes.append(work.plan.reason)
+    if job.options.mask is not None and job.skipped(work.plan) == work.plan.tiles:
+        notes.append(f"the mask {job.options.mask} leaves nothing of this raster: all of it will be nodata")
     for note in notes:
         work.observer(Noted(note))
     damage = work.store.damage()

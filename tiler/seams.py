@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tiler.errors import DamageError
 from tiler.geometry import Window, spread
 from tiler.grid import round_up
 from tiler.kernels import NODATA
@@ -54,13 +55,18 @@ class Seams:
     far_different: int = 0
 
     @property
-    def excess(self) -> float:
-        """The one number: by how much the share of labels that differ is larger near seams; 0: no seam."""
+    def excess(self) -> float | None:
+        """The one number: by how much the share of labels that differ is larger near seams; 0: no seam.
+
+        None if there was nothing to compare.
+        """
+        if not (self.near and self.far):
+            return None
         return self.near_different / max(self.near, 1) - self.far_different / max(self.far, 1)
 
     def __str__(self) -> str:
-        if not self.tiles:
-            return "one tile: there are none"
+        if self.excess is None:
+            return "not known: no valid pixels near and far from any were compared"
         near, far = (100 * d / max(n, 1) for d, n in self._pairs)
         return (
             f"labels differ by {100 * self.excess:+.4f} points more near seams ({near:.4f} %) than far "
@@ -96,9 +102,14 @@ def compare_seams(job: Job, plan: Plan, backend: Backend, store: BlockStore) -> 
     stored, found = StoredPlanes(store), Seams()
     fixed = any(job.model.shape[1:])
     for tile, compared in _places(plan.grid, None if plan.blended else plan.halo, fixed):
-        again_QHW = _computed(job, backend, tile, compared)
         rows, columns = np.arange(compared.top, compared.bottom), np.arange(compared.left, compared.right)
         before_QHW = stored.pick(rows, columns)
+        if (before_QHW[0] == NODATA).all():
+            continue
+        try:
+            again_QHW = _computed(job, backend, tile, compared)
+        except DamageError:
+            continue  # outside a mask, or noted already
         valid_HW = (before_QHW[0] != NODATA) & (again_QHW[0] != NODATA)
         different = job.finisher.labels_of(before_QHW) != job.finisher.labels_of(again_QHW)
         different_HW = different.reshape(-1, *valid_HW.shape).any(axis=0)

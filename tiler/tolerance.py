@@ -53,7 +53,9 @@ class EffectiveHalo:
 
     def __str__(self) -> str:
         if not self.samples:
-            return f"halo {self.halo} px, too few places to measure a smaller one"
+            return f"halo {self.halo} px, no place to measure a smaller one"
+        if self.halo == self.proven:
+            return f"halo {self.halo} px: none smaller would do"
         return (
             f"halo {self.halo} px instead of {self.proven}: in {self.samples} sample tiles no label differs, "
             f"probabilities by at most {self.worst:.1e}"
@@ -125,7 +127,8 @@ def _samples(raster: Raster, model: Model, halo: int, stride: int) -> Iterator[S
     pixels = raster.info.height * raster.info.width
     kept = KEPT // (side**2 * raster.info.bands * model.dtype.itemsize)
     count = int(np.clip(SHARE * pixels / side**2, FEWEST, max(FEWEST, min(MOST, kept))))
-    yield from islice(_valid(raster, model, _places(rooms, stride, side, count * TRIES), halo), count)
+    places = dict.fromkeys(_places(rooms, stride, side, count * TRIES))
+    yield from islice(_valid(raster, model, iter(places), halo), count)
 
 
 def _places(rooms: list[int], stride: int, side: int, count: int) -> Iterator[Window]:

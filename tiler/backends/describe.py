@@ -5,6 +5,7 @@ What nobody says and nothing can tell is asked for by name.
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,10 @@ def _from_analysis(graph: Graph, analysis: Analysis) -> dict[str, Any]:
     if analysis.exact:
         return {"stride": analysis.stride, "halo": analysis.halo, "exact": True}
     # A graph of one size may be fed tiles from anywhere; of others the stride tells the legal sizes.
-    free = None in graph.shape[1:] and analysis.stride is not None and graph.spec is None
-    return {"exact": False, **({"stride": analysis.stride} if free else {})}
+    if None not in graph.shape[1:] or analysis.stride is None:
+        return {"exact": False}
+    said = graph.spec.stride if graph.spec and graph.spec.stride else 1
+    return {"exact": False, "stride": math.lcm(analysis.stride, said)}
 
 
 def _from_options(graph: Graph, options: RunOptions) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
         channels=channels,
         shape=backend.graph.shape,
         bytes_per_pixel=bytes_per_pixel(graph),
+        needs=analysis.halo if analysis.exact else None,
         inexact=analysis.reasons,
     )
 

@@ -49,16 +49,18 @@ def bench(
 
     if (source is None) != (model is None) or (chart and source is None):
         raise UsageError("SOURCE and MODEL go together, and --chart needs them; see tiler bench --help")
+    if chart and not chart.parent.is_dir():
+        raise UsageError(f"--chart is a file in a folder that is there, got {chart}")
     speed = None
     if source is not None and model is not None:
         speed = run_speed(source, model, options, side, repeats, lambda line: click.echo(line, err=True))
     loops = list(kernel_speeds())
-    if chart and speed:
-        _draw(speed, chart)
     if as_json:
         click.echo(json.dumps(_values(speed, loops)))
     else:
         _print(speed, loops)
+    if chart and speed:
+        _draw(speed, chart)
 
 
 def _values(speed: Speed | None, loops: list[KernelSpeed]) -> dict[str, Any]:

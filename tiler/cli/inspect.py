@@ -101,9 +101,9 @@ def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
 def _claimed(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
     """Where the model's own words and its graph part ways, the graph goes before."""
     claims = [
-        (f"stride {spec.stride}", spec.stride is not None and spec.stride != analysis.stride),
+        (f"stride {spec.stride}", bool(spec.stride and analysis.stride and spec.stride % analysis.stride)),
         (f"halo {spec.halo} px", spec.halo is not None and spec.halo < (analysis.halo or 0)),
-        ("exact", spec.exact and not analysis.exact),
+        ("exact", spec.exact and not analysis.exact and analysis.rows is not None),
     ]
     wrong = [text for text, differs in claims if differs]
     return [("says, wrongly", ", ".join(wrong))] if wrong else []

@@ -82,6 +82,8 @@ def print_report(report: Report) -> None:
 def _seams(report: Report) -> list[tuple[str, object]]:
     if report.seams is None:
         return []
+    if report.seams["excess"] is None:
+        return [("seams", "not known: nothing near and far from any was compared")]
     points, tiles = 100 * report.seams["excess"], report.seams["tiles"]
     return [("seams", f"{points:+.4f} points more labels differ near than far ({tiles} tiles compared)")]
 

@@ -15,7 +15,6 @@ import rasterio.features
 import rasterio.windows
 
 from tiler.blocks import BlockGrid
-from tiler.kernels import NODATA
 from tiler.readers.source import as_rasterio
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class RasterMask:
         """True where wanted."""
         pixels = self.raster.read(window)
         values_HW = pixels.raw_CHW[0]
-        return np.asarray(pixels.valid_HW & (values_HW != 0) & (values_HW != NODATA))
+        return np.asarray(pixels.valid_HW & (values_HW != 0))
 
 
 @dataclass(slots=True, eq=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform_geom
+from rasterio.warp import transform
 
 from tiler.errors import InputError, MissingError, one_line
 
@@ -19,6 +21,10 @@ VECTOR: Final = (*GEOJSON, ".gpkg", ".shp", ".fgb", ".parquet", ".gml", ".kml")
 POLYGONS: Final = ("Polygon", "MultiPolygon")
 Shapes = list[dict[str, Any]]
 """GeoJSON geometries."""
+STEP_DEGREES: Final = 0.01
+STEP: Final = 1000.0
+"""Longest pieces, in degrees or in units of the CRS, into which edges are cut before they are bent."""
+MOST_PIECES: Final = 50_000
 MALFORMED: Final = (OSError, ValueError, LookupError, AttributeError, TypeError, CRSError)
 
 
@@ -33,13 +39,41 @@ def read_polygons(path: Path, target: CRS) -> Shapes:
         if its format needs the extra ``vector``.
     """
     crs, shapes = _geojson(path) if path.suffix.lower() in GEOJSON else _features(path)
-    odd = sorted({shape["type"] for shape in shapes} - set(POLYGONS))
+    odd = sorted({str(shape["type"]) for shape in shapes} - set(POLYGONS))
     if odd or not shapes:
         raise InputError(f"a mask holds polygons, got {', '.join(odd) or 'nothing'} in {path}")
     try:
-        return list(transform_geom(crs, target, shapes)) if crs != target else shapes
-    except (RasterioError, ValueError) as error:
+        placed = [made for shape in shapes if (made := _placed(shape, crs, target))]
+    except (RasterioError, CPLE_BaseError, *MALFORMED) as error:
         raise InputError(f"cannot bring {path} from {crs} to {target}: {one_line(error)}") from None
+    if not placed:
+        raise InputError(f"a mask holds polygons, those in {path} are empty")
+    return placed
+
+
+def _placed(shape: dict[str, Any], crs: CRS, target: CRS) -> dict[str, Any] | None:
+    """A polygon in another CRS, edges and all; None if it is empty."""
+    polygons = [shape["coordinates"]] if shape["type"] == "Polygon" else shape["coordinates"]
+    placed = [[_ring(ring, crs, target) for ring in polygon] for polygon in polygons if len(polygon)]
+    return {"type": "MultiPolygon", "coordinates": placed} if placed else None
+
+
+def _ring(ring: Any, crs: CRS, target: CRS) -> list[tuple[float, float]]:  # noqa: ANN401 - from a file
+    points = np.array([point[:2] for point in ring], np.float64)
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise ValueError("a ring is three points or more, of numbers")
+    points = np.concatenate([points, points[:1]])
+    if crs == target:
+        return list(map(tuple, points.tolist()))
+    # An edge is straight in its own CRS and bent in others.
+    step = STEP_DEGREES if crs.is_geographic else STEP
+    pieces = np.ceil(np.abs(np.diff(points, axis=0)).max(axis=1) / step).clip(1, MOST_PIECES).astype(int)
+    edges = zip(points[:-1], points[1:], pieces, strict=True)
+    dense = np.concatenate([np.linspace(a, b, n, endpoint=False) for a, b, n in edges] + [points[-1:]])
+    xs, ys = transform(crs, target, *dense.T)
+    if not np.isfinite([xs, ys]).all():
+        raise ValueError("it reaches beyond where that CRS is defined; cut it to the raster")
+    return list(zip(xs, ys, strict=True))
 
 
 def _geojson(path: Path) -> tuple[CRS, Shapes]:
@@ -50,16 +84,8 @@ def _geojson(path: Path) -> tuple[CRS, Shapes]:
         crs = CRS.from_user_input(name)
         features = content.get("features", [content])
         shapes = [feature.get("geometry", feature) for feature in features]
-        return crs, [shape for shape in shapes if shape and shape["type"]]
-    except (
-        OSError,
-        UnicodeDecodeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        CRSError,
-    ) as error:
+        return crs, [shape for shape in shapes if shape and str(shape["type"])]
+    except (*MALFORMED, RecursionError) as error:
         raise InputError(f"a mask {path.suffix} is GeoJSON, got {path}: {one_line(error)}") from None
 
 
@@ -73,10 +99,16 @@ def _features(path: Path) -> tuple[CRS, Shapes]:
             f"a mask {path.suffix} needs {error.name}; pip install 'gigatiler[vector]', or write GeoJSON"
         ) from None
     try:
-        meta, _, geometries, _ = pyogrio.raw.read(path, columns=[])
-        if not meta["crs"]:
-            raise InputError(f"a mask says its CRS, {path} does not")
-        known = [wkb for wkb in geometries if wkb is not None]
-        return CRS.from_user_input(meta["crs"]), [mapping(shape) for shape in shapely.from_wkb(known)]
-    except (pyogrio.errors.DataSourceError, CRSError, shapely.errors.ShapelyError) as error:
+        layers = len(pyogrio.list_layers(path))
+        meta, _, geometries, _ = pyogrio.raw.read(path, layer=0, columns=[])
+        shapes = [mapping(shape) for shape in shapely.from_wkb(geometries) if shape is not None]
+        crs = CRS.from_user_input(meta["crs"]) if meta["crs"] else None
+    except (RuntimeError, IndexError, ValueError, CRSError, shapely.errors.ShapelyError) as error:
         raise InputError(f"cannot read the mask {path}: {one_line(error)}") from None
+    if layers > 1:
+        raise InputError(f"a mask has one layer, got {layers} in {path}; write the one to a file of its own")
+    if len(shapes) < len(geometries):
+        raise InputError(f"features of a mask have geometries, some of {path} have none; is it cut short?")
+    if crs is None:
+        raise InputError(f"a mask says its CRS, {path} does not")
+    return crs, shapes

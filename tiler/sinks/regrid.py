@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiler.blocks import BlockGrid, BlockSet
+from tiler.geometry import Window
 from tiler.kernels import NODATA
 from tiler.open import nearest
 from tiler.ports import Block
@@ -14,6 +15,8 @@ from tiler.stored import StoredPlanes
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from numpy.typing import NDArray
 
     from tiler.ports import Raster
     from tiler.store import BlockStore
@@ -28,5 +31,19 @@ def source_grid_blocks(store: BlockStore, source: Raster) -> Generator[Block]:
     rows_H, columns_W = nearest(info.height, store.grid.height), nearest(info.width, store.grid.width)
     for window in BlockSet.all(BlockGrid(info.height, info.width, store.grid.side)):
         part = rows_H[window.top : window.bottom], columns_W[window.left : window.right]
-        valid_HW = source.read(window).valid_HW
-        yield Block(window, np.where(valid_HW, stored.pick(*part), NODATA))
+        planes_QHW = stored.pick(*part)
+        found = _bounds(planes_QHW[0] != NODATA)
+        if found is not None:
+            # Beside what is mapped nothing is read: it may be outside a mask, or damaged.
+            valid_HW = source.read(found.shifted(window.top, window.left)).valid_HW
+            inside_QHW = planes_QHW[:, *found.slices]
+            inside_QHW[:, ~valid_HW] = NODATA
+        yield Block(window, planes_QHW)
+
+
+def _bounds(mapped_HW: NDArray[np.bool_]) -> Window | None:
+    """The smallest rectangle around what is true."""
+    rows, columns = np.flatnonzero(mapped_HW.any(axis=1)), np.flatnonzero(mapped_HW.any(axis=0))
+    if not rows.size:
+        return None
+    return Window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
