@@ -102,6 +102,33 @@ def test_where_there_is_nothing_to_sample(tmp_path):
         assert (found.halo, found.samples) == (96, 0)
 
 
+def test_samples_lie_inside_the_mask(scene):
+    """What is measured elsewhere says nothing of what is wanted."""
+
+    class Wanted:
+        def __init__(self, rows):
+            self.rows = rows
+
+        def read(self, window):
+            return np.broadcast_to(np.arange(window.top, window.bottom)[:, None] < self.rows, window.shape)
+
+    job = prepare(scene, MODEL)
+    measured = (job.raster, job.model, job.finisher, 0.01)
+    nothing, top, all_of_it = (measure_halo(*measured, Wanted(rows)) for rows in (0, 400, 10**6))
+    assert (nothing.samples, nothing.halo) == (0, 96)
+    assert top.samples >= 1
+    assert all_of_it == measure_halo(*measured)
+
+
+def test_a_halo_that_is_told_too_small_is_no_exact_mode(scene, tmp_path):
+    """It is in the model's description, and the tile is a part of the fingerprint."""
+    report = segment(scene, MODEL, tmp_path / "out.tif", RunOptions(halo=32, tile=TILE))
+    assert report.plan["mode"] == "told"
+    assert report.plan["reason"] == "the halo of 32 px as told; 94 px would be exact"
+    assert report.fingerprint["model"]["spec"]["exact"] is False
+    assert report.fingerprint["options"]["tile"] == TILE
+
+
 def test_resumes_keep_the_halo_of_the_first_run(scene, tmp_path, monkeypatch):
     """It is in the plan, and is not measured again."""
     out = tmp_path / "out.tif"

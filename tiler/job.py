@@ -94,7 +94,7 @@ class Job:
         """How it would be done with the memory that is free now."""
         tolerance, measured = self.options.tolerance, None
         if tolerance is not None:
-            measured = measure_halo(self.raster, self.model, self.finisher, tolerance)
+            measured = measure_halo(self.raster, self.model, self.finisher, tolerance, self.reader.mask)
             self.model.backend.release()
         return make_plan(self.raster.info, self.model, self.finisher, self.options, measured)
 

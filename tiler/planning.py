@@ -198,7 +198,7 @@ def make_plan(
         least = min(_peak(cost, g, smallest) for g in grids)
         raise UsageError(
             f"the memory budget is {memory.in_words(budget)}, the smallest plan needs "
-            f"{memory.in_words(least)}; raise --memory" + ("" if options.tile is None else " or lower --tile")
+            f"{memory.in_words(least)}; raise --memory" + _smaller_ways(cut, options)
         )
     grid = min(fitting, key=_cost_of_time)
     told = options.batch is not None or model.shape[0] is not None
@@ -210,6 +210,12 @@ def make_plan(
     return Plan(
         grid, cut.mode, reason, batch, width, budget, terms, cost.cache, BLOCK, halo, reader_threads=readers
     )
+
+
+def _smaller_ways(cut: Cut, options: RunOptions) -> str:
+    if options.tile is not None:
+        return " or lower --tile"
+    return " or use --blend hann, whose tiles need no halo" if cut.grid is None else ""
 
 
 def _cost_of_time(grid: TileGrid) -> tuple[float, float, float]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tiler.finish import Finisher
     from tiler.model import Model
-    from tiler.ports import Raster
+    from tiler.ports import Mask, Raster
 
 CORE: Final = 256
 """Side of a sample's core, pixels."""
@@ -62,8 +62,12 @@ class EffectiveHalo:
         )
 
 
-def measure_halo(raster: Raster, model: Model, finisher: Finisher, tolerance: float) -> EffectiveHalo:
+def measure_halo(
+    raster: Raster, model: Model, finisher: Finisher, tolerance: float, mask: Mask | None = None
+) -> EffectiveHalo:
     """The smallest halo that keeps all labels, and all probabilities within the tolerance, in samples.
+
+    Only pixels inside the mask count.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def measure_halo(raster: Raster, model: Model, finisher: Finisher, tolerance: fl
         raise UsageError("--tolerance needs a network of any tile size with a known halo")
     stride = model.spec.stride or 1
     proven = round_up(model.spec.halo or 0, stride)
-    source, drawn = _samples(raster, model, proven, stride), list[Sample]()
+    source, drawn = _samples(raster, model, proven, stride, mask), list[Sample]()
     for halo in range(0, proven, stride):
         worst = 0.0
         # Those that refused a smaller halo come first; later ones are drawn when they are needed.
@@ -118,7 +122,7 @@ def _kept(source: Iterator[Sample], drawn: list[Sample]) -> Iterator[Sample]:
         yield sample
 
 
-def _samples(raster: Raster, model: Model, halo: int, stride: int) -> Iterator[Sample]:
+def _samples(raster: Raster, model: Model, halo: int, stride: int, mask: Mask | None) -> Iterator[Sample]:
     """Tiles spread evenly over the raster whose cores hold data."""
     side = round_up(CORE, stride) + 2 * halo
     rooms = [(extent - side) // stride for extent in (raster.info.height, raster.info.width)]
@@ -128,7 +132,7 @@ def _samples(raster: Raster, model: Model, halo: int, stride: int) -> Iterator[S
     kept = KEPT // (side**2 * raster.info.bands * model.dtype.itemsize)
     count = int(np.clip(SHARE * pixels / side**2, FEWEST, max(FEWEST, min(MOST, kept))))
     places = dict.fromkeys(_places(rooms, stride, side, count * TRIES))
-    yield from islice(_valid(raster, model, iter(places), halo), count)
+    yield from islice(_valid(raster, model, iter(places), halo, mask), count)
 
 
 def _places(rooms: list[int], stride: int, side: int, count: int) -> Iterator[Window]:
@@ -137,12 +141,16 @@ def _places(rooms: list[int], stride: int, side: int, count: int) -> Iterator[Wi
         yield Window(top, left, top + side, left + side)
 
 
-def _valid(raster: Raster, model: Model, windows: Iterator[Window], halo: int) -> Iterator[Sample]:
+def _valid(
+    raster: Raster, model: Model, windows: Iterator[Window], halo: int, mask: Mask | None
+) -> Iterator[Sample]:
     for window in windows:
-        if raster.empty(window):
+        core = Window(window.top + halo, window.left + halo, window.bottom - halo, window.right - halo)
+        wanted_HW = True if mask is None else mask.read(core)
+        if raster.empty(core) or not np.any(wanted_HW):
             continue
         pixels = read_mirrored(raster, window)
-        valid_HW = pixels.valid_HW[halo : window.height - halo, halo : window.width - halo]
+        valid_HW = pixels.valid_HW[halo : window.height - halo, halo : window.width - halo] & wanted_HW
         if valid_HW.any():
             input_CHW = network_input(pixels, model.spec, model.dtype)
             yield Sample(input_CHW, valid_HW, halo, _core(model, input_CHW, halo))

@@ -46,6 +46,9 @@ def describe(
         )
     values.update(told)
     origins.update(dict.fromkeys(told, "option"))
+    if analysis.exact and values["halo"] < (analysis.halo or 0):
+        # A smaller halo was told: cores then do not equal the whole image.
+        values["exact"], origins["exact"] = False, "option"
     _ask_for_missing(graph, values)
     _check_bands(graph, values)
     spec = ModelSpec(**values)
