@@ -15,7 +15,7 @@ from tiler.finish import Finisher
 from tiler.model import Model
 from tiler.open import open_for_model, open_mask, open_raster
 from tiler.options import RunOptions
-from tiler.planning import Cut, Plan, fitted, make_cut, make_plan, proven_halo
+from tiler.planning import Cut, Plan, fitted, halo_on_stride, make_cut, make_plan
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
 from tiler.tolerance import measure_halo
@@ -60,7 +60,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Every option that changes the pixels of the result."""
         cut = (
-            {"halo": proven_halo(self.model)}
+            {"halo": halo_on_stride(self.model)}
             if self.cut.grid is None
             else {
                 "tile": self.cut.grid.tile,

@@ -188,7 +188,7 @@ def make_plan(
     """
     cut = make_cut(info, model, options)
     budget = options.memory or memory.resident() + memory.available() // 2
-    halo = 0 if cut.grid else measured.halo if measured else proven_halo(model)
+    halo = 0 if cut.grid else measured.halo if measured else halo_on_stride(model)
     cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), min(CACHE, budget // 8))
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
     # A graph of fixed batch is fed whole batches, whatever is asked for.
@@ -286,7 +286,7 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
     spec = model.spec
     proven = spec.halo is not None and (spec.exact or options.halo is not None)
     side = min((n for n in model.shape[1:] if n is not None), default=LARGEST_TILE)
-    if options.blend == "auto" and options.halo is None and proven and side <= 2 * proven_halo(model):
+    if options.blend == "auto" and options.halo is None and proven and side <= 2 * halo_on_stride(model):
         return "hann", f"tiles of {side} px have no core inside a halo of {spec.halo} px on each side"
     if options.blend == "exact" or (options.blend == "auto" and proven):
         if spec.halo is None:
@@ -313,7 +313,7 @@ def _inexact(model: Model) -> str:
     return next(iter(model.inexact), "the network is not known to be shift-equivariant")
 
 
-def proven_halo(model: Model) -> int:
+def halo_on_stride(model: Model) -> int:
     """The halo rounded up so that cores, too, begin on multiples of the stride."""
     return round_up(model.spec.halo or 0, model.spec.stride or 1)
 

@@ -155,7 +155,7 @@ _OPTIONS = (
     click.option(
         "--nodata", type=float, metavar="VALUE", help="Value of invalid pixels, over what the file says."
     ),
-    click.option("--mask", metavar="FILE", help="Polygons or a raster; outside nothing is computed."),
+    click.option("--mask", metavar="FILE", help="Polygons or a raster; tiles outside are not computed."),
     click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
     click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address; no sidecars."),
     click.option(
