@@ -639,6 +639,9 @@ def limited(model, most: int):
                 raise MemoryError(f"no memory for the network on a batch of {len(batch_NCHW)}")
             return model.backend.predict(batch_NCHW)
 
+        def reserve(self, size):
+            model.backend.reserve(size)
+
         def release(self):
             model.backend.release()
 

@@ -268,6 +268,9 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
                 raise ZeroDivisionError("third call")
             return model.backend.predict(batch_NCHW)
 
+        def reserve(self, size):
+            model.backend.reserve(size)
+
         def release(self):
             calls.append("released")
 

@@ -59,6 +59,7 @@ def compute(work: Work, wanted: BlockSet) -> None:
     try:
         while len(missing := wanted.without(work.store.present())):
             try:
+                work.backend.reserve(plan.reserved(work.job.model))
                 _stream(work, plan, wanted, missing)
             except MemoryError as error:
                 plan = _smaller(work, plan, str(error))
@@ -68,8 +69,7 @@ def compute(work: Work, wanted: BlockSet) -> None:
         work.folder.keep = True
         raise
     finally:
-        if work.backend.tiles:
-            work.backend.release()
+        work.backend.release()
 
 
 def compare(work: Work) -> None:

@@ -39,9 +39,13 @@ READER_THREADS: Final = 2
 BATCHES_AHEAD: Final = 1
 CACHE: Final = 256_000_000
 """Bytes of decoded blocks that GDAL may keep."""
-NETWORK_SLACK: Final = 2.1
-"""ONNX Runtime's peak over the sum of the tensors alive at once: 1.4 to 2.1 measured on U-Nets of base width
-4 to 32. The rest is workspaces, channels padded to whole vectors, and gaps between blocks."""
+NETWORK_SLACK: Final = 1.4
+NETWORK_EXTRA: Final = 100.0
+"""ONNX Runtime's peak in bytes per pixel, out of a reserved region: 1.2 to 1.4 times the sum of the tensors
+alive at once, and up to this much more where channels are few. Measured on U-Nets of base width 4 to 48, fp32
+and int8. The rest is workspaces, channels padded to whole vectors, and gaps between blocks."""
+RESERVED: Final = 2.1
+"""The region over the sum of the tensors alive at once: so large that nothing has to lie outside of it."""
 FIXED: Final = 150_000_000
 """Bytes that come on top while running: thread stacks, compiled kernels, the COG driver, fragmentation."""
 
@@ -100,6 +104,11 @@ class Plan:
         """Tiles to compute if none is skipped; those at a strip's seam count for both."""
         return sum(len(strip.columns) for strip in self.strips()) * self.grid.rows.count
 
+    def reserved(self, model: Model) -> int:
+        """Bytes of the region that the network works in."""
+        height, width = self.grid.tile
+        return round(self.batch * height * width * model.bytes_per_pixel * RESERVED)
+
     @property
     def blocks(self) -> BlockGrid:
         """The grid in which the result is stored."""
@@ -131,7 +140,7 @@ class _Cost:
             "tiles read ahead": area * waiting * (raw + fed + 1),
             "resampling": self._resampling(area, readers),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
-            "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
+            "network": round(area * batch * network_bytes(self.model.bytes_per_pixel)),
             **self.strip_terms(tile, strip_width),
         }
 
@@ -147,6 +156,11 @@ class _Cost:
         band = 2 * (4 * self.finisher.channels + 1) if self.blended else self.finisher.planes
         rows = 3 * self.finisher.planes * (tile[0] + BLOCK)
         return {"band": tile[0] * strip_width * band, "finished rows": rows * strip_width}
+
+
+def network_bytes(alive: float) -> float:
+    """Peak of ONNX Runtime per pixel, where the tensors alive at once are ``alive`` bytes."""
+    return min(NETWORK_SLACK * alive + NETWORK_EXTRA, RESERVED * alive)
 
 
 @dataclass(frozen=True, slots=True)

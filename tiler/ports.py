@@ -82,6 +82,9 @@ class Backend(Protocol):
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Scores, K channels per pixel, as (N, K, H, W): a new array."""
 
+    def reserve(self, size: int) -> None:
+        """Prepare for calls that use up to ``size`` bytes; without it they may use more."""
+
     def release(self) -> None:
         """Give back memory kept for the next call; another call may follow all the same."""
 

@@ -84,6 +84,10 @@ class TimedBackend:
         with self.stopwatch.timing("network"):
             return self.backend.predict(batch_NCHW)
 
+    def reserve(self, size: int) -> None:
+        """Pass it on."""
+        self.backend.reserve(size)
+
     def release(self) -> None:
         """Pass it on."""
         self.backend.release()

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from tiler.model import Model
     from tiler.ports import Mask, Raster
 
-CORE: Final = 256
+CORE: Final = 192
 """Side of a sample's core, pixels."""
-SHARE: Final = 0.05
+SHARE: Final = 0.04
 """Samples are at most this part of the raster's pixels, halos included."""
 FEWEST: Final = 4
 MOST: Final = 32

@@ -103,6 +103,9 @@ class CudaSession:
         finally:
             self.free.put(lane)
 
+    def reserve(self, size: int) -> None:
+        """Nothing to do: ``size`` is of the host's memory."""
+
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Give the cards' memory back."""
         for lane in self.lanes:

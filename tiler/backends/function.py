@@ -24,5 +24,8 @@ class FunctionBackend:
         """Call it."""
         return np.asarray(self.function(batch_NCHW), np.float32)
 
+    def reserve(self, size: int) -> None:
+        """Nothing to prepare."""
+
     def release(self) -> None:
         """Nothing is kept."""

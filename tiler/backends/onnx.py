@@ -12,11 +12,12 @@ import numpy as np
 import onnxruntime as ort
 
 from tiler.analysis import analyse
+from tiler.backends.cpu import CpuSession
 from tiler.backends.cuda import card_names, cuda_session
 from tiler.backends.describe import describe
 from tiler.backends.graph import Graph, bytes_per_pixel, precision, read_graph
 from tiler.backends.openvino import openvino_session
-from tiler.backends.runtime import RUNTIME_ERRORS, CpuSession, session_options
+from tiler.backends.runtime import RUNTIME_ERRORS, session_options
 from tiler.device import Device
 from tiler.errors import InputError, MissingError, one_line
 from tiler.model import Model
@@ -61,6 +62,10 @@ class OnnxBackend:
         joined = scores[0] if len(scores) == 1 else np.concatenate(scores)
         scores_NKHW = joined if joined.ndim == 4 else joined[:, None]
         return np.asarray(scores_NKHW[:count], np.float32)
+
+    def reserve(self, size: int) -> None:
+        """Prepare for calls that use up to ``size`` bytes."""
+        self.session.reserve(size)
 
     def release(self) -> None:
         """Give back what is kept for the next call."""

@@ -62,6 +62,9 @@ class OpenvinoSession:
             self._spoil()
             raise failure(_bare(error), batch_NCHW) from None
 
+    def reserve(self, size: int) -> None:
+        """Nothing to do: it plans its memory itself."""
+
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Drop what it keeps for the next call."""
         del tile_NCHW

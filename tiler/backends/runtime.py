@@ -1,19 +1,14 @@
-"""ONNX Runtime: its errors, its settings, and a session on the CPU."""
+"""ONNX Runtime: its errors and its settings."""
 
 from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import onnxruntime as ort
 
-from tiler.backends.session import failure
 from tiler.errors import UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 RUNTIME_ERRORS: Final = tuple(
     error
@@ -24,28 +19,6 @@ RUNTIME_ERRORS: Final = tuple(
 THREADS_PER_CORE: Final = 8
 QUIET: Final = 4
 """Log level that shows nothing: what matters arrives as an exception."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CpuSession:
-    """A network in an ONNX Runtime session on the CPU."""
-
-    session: ort.InferenceSession
-    name: str
-    """Of the network's input."""
-    workers: int = 1
-
-    def run(self, batch_NCHW: NDArray[Any], settings: ort.RunOptions | None = None) -> NDArray[Any]:
-        """Run the network."""
-        try:
-            (scores,) = self.session.run(None, {self.name: batch_NCHW}, settings)
-        except RUNTIME_ERRORS as error:
-            raise failure(error, batch_NCHW) from None
-        return scores  # type: ignore[no-any-return]
-
-    def release(self, tile_NCHW: NDArray[Any]) -> None:
-        """Let the allocator return what it holds."""
-        self.run(tile_NCHW, shrinking("cpu:0"))
 
 
 def shrinking(device: str) -> ort.RunOptions:

@@ -32,6 +32,9 @@ class Session(Protocol):
             if there is no memory for it.
         """
 
+    def reserve(self, size: int) -> None:
+        """Prepare for runs that use up to ``size`` bytes."""
+
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Give back memory; ``tile_NCHW`` is a small input that the network takes, if one is needed."""
 
