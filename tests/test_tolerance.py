@@ -152,6 +152,7 @@ def test_refusals(scene, tmp_path, capsys):
     out = tmp_path / "out.tif"
     refused(capsys, tiler, ["segment", scene, MODEL, out, "--tolerance", "2"], "between 0 and 1")
     refused(capsys, tiler, ["segment", scene, MODEL, out, "--tolerance", "0.1", "--blend", "hann"], "blended")
+    refused(capsys, tiler, ["segment", scene, MODEL, out, "--tolerance", "0.1", "--halo", "64"], "of 96 px")
     plain = networks.unet(tmp_path / "plain.onnx", model_spec=networks.spec(exact=False, halo=None, stride=4))
     refused(capsys, tiler, ["segment", scene, plain, out, "--tolerance", "0.1", "--blend", "hann"], "blended")
     model = load_model(MODEL)

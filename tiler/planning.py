@@ -39,11 +39,9 @@ READER_THREADS: Final = 2
 BATCHES_AHEAD: Final = 1
 CACHE: Final = 256_000_000
 """Bytes of decoded blocks that GDAL may keep."""
-NETWORK_SLACK: Final = 1.4
-NETWORK_EXTRA: Final = 100.0
-"""ONNX Runtime's peak in bytes per pixel, out of a reserved region: 1.2 to 1.4 times the sum of the tensors
-alive at once, and up to this much more where channels are few. Measured on U-Nets of base width 4 to 48, fp32
-and int8. The rest is workspaces, channels padded to whole vectors, and gaps between blocks."""
+NETWORK_SLACK: Final = 1.42
+"""ONNX Runtime's peak out of a reserved region, over the sum of the tensors alive at once: 1.06 to 1.41
+measured on U-Nets of base width 4 to 64. The rest is workspaces, and gaps between blocks."""
 RESERVED: Final = 2.1
 """The region over the sum of the tensors alive at once: so large that nothing has to lie outside of it."""
 FIXED: Final = 150_000_000
@@ -140,7 +138,7 @@ class _Cost:
             "tiles read ahead": area * waiting * (raw + fed + 1),
             "resampling": self._resampling(area, readers),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
-            "network": round(area * batch * network_bytes(self.model.bytes_per_pixel)),
+            "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
             **self.strip_terms(tile, strip_width),
         }
 
@@ -156,11 +154,6 @@ class _Cost:
         band = 2 * (4 * self.finisher.channels + 1) if self.blended else self.finisher.planes
         rows = 3 * self.finisher.planes * (tile[0] + BLOCK)
         return {"band": tile[0] * strip_width * band, "finished rows": rows * strip_width}
-
-
-def network_bytes(alive: float) -> float:
-    """Peak of ONNX Runtime per pixel, where the tensors alive at once are ``alive`` bytes."""
-    return min(NETWORK_SLACK * alive + NETWORK_EXTRA, RESERVED * alive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,9 +300,15 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
             raise InputError("exact mode needs the network's halo, the model does not say it: pass --halo")
         if options.overlap is not None:
             raise UsageError("--overlap is for blended modes; exact mode overlaps by twice the --halo")
+        short = model.needs is not None and spec.halo < model.needs
+        if options.tolerance is not None and short:
+            raise UsageError(
+                f"--tolerance measures against the proven halo of {model.needs} px, got {spec.halo}; "
+                "leave one of --halo and --tolerance out"
+            )
         if options.tolerance is not None:
             return "tolerance", f"probabilities within {options.tolerance:g}"
-        if model.needs is not None and spec.halo < model.needs:
+        if short:
             return "told", f"the halo of {spec.halo} px as told; {model.needs} px would be exact"
         told = options.halo is not None or not spec.exact
         return "exact", "as told" if told else "the network is shift-equivariant, as its graph shows"
