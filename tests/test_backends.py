@@ -291,7 +291,8 @@ def test_bound_tensors_give_the_same_scores(place):
     batches = [rng.random((count, 3, 64, 64), np.float32) for count in (2, 2, 1, 2)]
     results = [model.backend.predict(batch_NCHW) for batch_NCHW in batches]
     for batch_NCHW, scores_NKHW in zip(batches, results, strict=True):
-        assert np.array_equal(scores_NKHW, plain.predict(batch_NCHW))
+        # On a CPU sums are rounded in another order: see `tiler.backends.concat`.
+        assert np.abs(scores_NKHW - plain.predict(batch_NCHW)).max() < 1e-6
     model.backend.release()
     assert np.array_equal(model.backend.predict(batches[0]), results[0])
 
