@@ -15,7 +15,7 @@ BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
 GRIDS: Final = ("model", "source")
 ON_ERRORS: Final = ("fail", "nodata")
 OUTPUTS: Final = ("labels", "probabilities", "both")
-TISSUES: Final = ("auto", "on", "off")
+TISSUES: Final = ("auto", "off")
 CHOICES: Final = {
     "output": OUTPUTS,
     "blend": BLENDS,
@@ -70,11 +70,11 @@ class RunOptions:
     mask: str | None = None
     """File of the polygons, or of the raster, inside which a result is wanted."""
     tissue: str = "auto"
-    """Whether a result is wanted on tissue only: auto (on slides whose background is bright), on or off."""
+    """Whether glass is left out: auto (of slides; of those without any nothing is) or off."""
     tissue_threshold: float | None = None
-    """How much darker than glass tissue is at least, in grey levels (default: found by Otsu's method)."""
+    """How much darker than glass tissue is at least, in grey levels (default: `tiler.tissue.THRESHOLD`)."""
     tissue_area: float | None = None
-    """Pieces of tissue smaller than this are none, in mm2 (default: `tiler.tissue.SMALLEST`)."""
+    """Pieces of tissue, and holes in it, have at least so many mm2 (default: `tiler.tissue.SMALLEST`)."""
     nodata: float | None = None
     """Value of invalid pixels, over what the file says."""
     allow_vrt: bool = False
@@ -153,7 +153,7 @@ class RunOptions:
         if self.tissue_area is not None and not 0 <= self.tissue_area < math.inf:
             raise UsageError(f"tissue-area is mm2 from 0, got {self.tissue_area}")
         if self.tissue == "off" and (self.tissue_threshold, self.tissue_area) != (None, None):
-            raise UsageError("--tissue-threshold and --tissue-area are for --tissue auto or on, got off")
+            raise UsageError("--tissue-threshold and --tissue-area are for --tissue auto, got --tissue off")
 
 
 def parse_bytes(text: str) -> int:

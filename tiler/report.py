@@ -67,6 +67,8 @@ class Report:
     """Of the whole result."""
     damaged: tuple[DamagedWindow, ...]
     """Windows of the source that could not be read and are nodata in the output."""
+    tissue: dict[str, Any] | None
+    """Of a slide: the part of it that is tissue, and how that was found; None if all of it was wanted."""
     seams: dict[str, Any] | None
     """What ``check_seams`` found; see `tiler.seams.Seams`."""
     peak_memory: int

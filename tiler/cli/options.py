@@ -167,13 +167,16 @@ _OPTIONS = (
         type=click.Choice(TISSUES),
         default="auto",
         show_default=True,
-        help="Leave out glass; auto: of bright slides.",
+        help="auto: the glass of slides is not computed.",
     ),
     click.option(
-        "--tissue-threshold", type=float, metavar="V", help="Tissue is so much darker  [default: by Otsu]"
+        "--tissue-threshold",
+        type=float,
+        metavar="V",
+        help="Grey levels that tissue is darker than glass  [default: 12]",
     ),
     click.option(
-        "--tissue-area", type=NUMBER, metavar="MM2", help="Smaller pieces are no tissue  [default: 0.01]"
+        "--tissue-area", type=NUMBER, metavar="MM2", help="Of the smallest piece of tissue  [default: 0.0005]"
     ),
     click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
     click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address; no sidecars."),
