@@ -18,6 +18,7 @@ from onnx import helper
 
 import networks
 import slides
+from conftest import DATA
 from rasters import write_raster
 from refusals import refused
 from tiler.cli.main import run_command, tiler
@@ -583,6 +584,18 @@ def test_scenes_have_none(tmp_path, ink):
 
 
 # Real slides
+
+
+def test_no_tissue_of_a_real_slide_is_lost(shared, tmp_path):
+    """Against a mask made by hand; and half of the slide is skipped."""
+    with rasterio.open(DATA / "cmu1_tissue.png") as dataset:
+        by_hand_HW = np.kron(dataset.read(1), np.ones((4, 4), np.uint8)) != 0
+    source = shared / "slides" / "CMU-1-Small-Region.svs"
+    report = segment(source, networks.pixelwise(tmp_path / "net.onnx"), tmp_path / "out.tif")
+    labels_HW = read(tmp_path / "out.tif")[: by_hand_HW.shape[0]]
+    assert not (by_hand_HW & (labels_HW == 255)).any()
+    assert report.tissue["share"] < 0.5
+    assert by_hand_HW.mean() > 0.3
 
 
 def test_the_table_names_every_slide(shared):
