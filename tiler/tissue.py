@@ -1,7 +1,7 @@
 """Where a slide has tissue: what is darker than glass, at the scale of a thumbnail.
 
-Glass is the colour that hardly any pixel exceeds (99th percentile of each channel, but never darker than
-`DARKEST_GLASS`, so that slides without any are tissue all over). Tissue absorbs light in some channel, so
+Glass is the median colour of what is nowhere darker than `DARKEST_GLASS`; slides that have no such pixels,
+as in fluorescence, are tissue all over. Tissue absorbs light in some channel, so
 its pixels are the ones that in one channel at least are `THRESHOLD` grey levels darker than glass. Gaps of
 `CLOSING` are closed, pieces and holes smaller than an area go, and a margin is added. That is the usual
 recipe (CLAM: Lu et al., Nature Biomedical Engineering 5, 2021: threshold, closing, areas) but for two
@@ -41,8 +41,6 @@ THRESHOLD: Final = 12.0
 SMALLEST: Final = 0.0001
 """mm2: a square of 10 micrometres, so that single cells are kept, and one dark pixel is not."""
 DARKEST_GLASS: Final = 220
-BRIGHTEST: Final = 99.0
-"""Percentile of the brightness that is glass's."""
 CLOSING: Final = 2
 """Pixels on each side, as MARGIN."""
 MARGIN: Final = 2
@@ -184,10 +182,12 @@ def tissue_of(
     """Which pixels of a thumbnail are tissue; pieces and holes have at least ``smallest`` pixels."""
     if not valid_HW.any():
         return np.zeros(valid_HW.shape, np.bool_)
+    bright_HW = valid_HW & (raw_CHW.min(axis=0) >= DARKEST_GLASS)
+    if not bright_HW.any():
+        return np.ones(valid_HW.shape, np.bool_)
     darker_HW = np.zeros(valid_HW.shape, np.bool_)
     for raw_HW in raw_CHW:
-        glass = max(float(np.percentile(raw_HW[valid_HW], BRIGHTEST)), DARKEST_GLASS)
-        darker_HW |= raw_HW <= glass - threshold
+        darker_HW |= raw_HW <= np.median(raw_HW[bright_HW]) - threshold
     found_HW = grown(valid_HW & darker_HW, CLOSING)
     found_HW = ~grown(~found_HW, CLOSING)
     if smallest > 1:
