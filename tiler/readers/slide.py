@@ -10,6 +10,7 @@ what they decode is kept in one cache for all.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from configparser import ConfigParser
@@ -36,20 +37,12 @@ if TYPE_CHECKING:
 
     from tiler.damage import DamageLog
 
-GENERIC: Final = "generic-tiff"
-"""What OpenSlide calls any tiled TIFF."""
-SUFFIXES: Final = frozenset(
-    (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
-)
-"""Names of files that are slides or nothing."""
 CACHE: Final = 64_000_000
 """Bytes of decoded tiles that are kept, for all threads."""
 BLOCK: Final = 256
 """Side of the squares that stand in for a slide's own tiles where these are not known."""
 LARGEST_MPP: Final = 20.0
 """Slides are scanned at 0.1 to 10; a TIFF of 300 dots per inch says 85, and is no slide."""
-PER_UNIT: Final = {"2": 25_400.0, "3": 10_000.0}
-"""Micrometres in TIFF's units of resolution."""
 SMALL: Final = 1 << 22
 """Pixels; a level that is no larger, and whose scale is no whole number, is read at once and kept."""
 METRES: Final = 1e-6
@@ -76,11 +69,6 @@ def import_openslide() -> ModuleType:
     return openslide
 
 
-def vendor(path: Path) -> str:
-    """Which of OpenSlide's formats a file is; empty if none."""
-    return import_openslide().OpenSlide.detect_format(path) or ""
-
-
 @dataclass(frozen=True, slots=True)
 class Level:
     """One level of a slide's pyramid, bounds not considered."""
@@ -104,11 +92,11 @@ class Level:
 def _step(full: int, size: int) -> float:
     """Source pixels per pixel of an axis.
 
-    >>> _step(2967, 741), _step(2967, 742), _step(1000, 300)
-    (4, 4, 3.3333333333333335)
+    >>> _step(2967, 741), _step(2967, 742), _step(900, 300), _step(1000, 300)
+    (4, 4, 3, 3.3333333333333335)
     """
-    step = round(full / size)
-    return step if full // step <= size <= -(-full // step) else full / size
+    steps = 2 ** round(math.log2(full / size)), round(full / size)
+    return next((n for n in steps if full // n <= size <= -(-full // n)), full / size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +185,6 @@ def _mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
     except (KeyError, ValueError):
         return None
     return (across, down) if all(0 < value <= LARGEST_MPP for value in (across, down)) else None
-
-
-def tiff_mpp(tags: Mapping[str, str]) -> float:
-    """Micrometres per pixel that a TIFF says, by its tags as GDAL shows them; 0 if it does not.
-
-    >>> tiff_mpp({"TIFFTAG_XRESOLUTION": "20000", "TIFFTAG_RESOLUTIONUNIT": "3 (pixels/cm)"})
-    0.5
-    """
-    unit = PER_UNIT.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1], 0.0)
-    pixels = float(tags.get("TIFFTAG_XRESOLUTION", 0))
-    return unit / pixels if pixels > 0 else 0.0
 
 
 @dataclass(eq=False, slots=True)
