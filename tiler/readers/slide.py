@@ -15,7 +15,7 @@ import re
 import threading
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +30,7 @@ from tiler.readers.blockwise import Blockwise, UnreadableError
 from tiler.readers.layout import LARGEST_BLOCK, BlockShape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     from tiler.damage import DamageLog
 
 CACHE: Final = 64_000_000
-"""Bytes of decoded tiles that are kept, for all threads."""
+"""Bytes of decoded tiles that are kept."""
 BLOCK: Final = 256
 """Side of the squares that stand in for a slide's own tiles where these are not known."""
 LARGEST_MPP: Final = 20.0
 """Slides are scanned at 0.1 to 10; a TIFF of 300 dots per inch says 85, and is no slide."""
 SMALL: Final = 1 << 22
 """Pixels; a level that is no larger, and whose scale is no whole number, is read at once and kept."""
+DRAWN: Final = 1 << 21
+"""Pixels that are drawn at once."""
 METRES: Final = 1e-6
 """Per micrometre."""
 MEMORY: Final = re.compile(r"out of memory|cannot allocate", re.IGNORECASE)
@@ -201,12 +203,15 @@ class SlideRaster(Blockwise):
     assume_mpp: float | None = None
     """Micrometres per level-0 pixel, where the slide does not say."""
     damage: DamageLog | None = None
+    opened: SlideRaster | None = None
+    """Another level of the same slide, of which this one knows what it would find out."""
     info: RasterInfo = field(init=False)
     full: tuple[int, int] | None = field(init=False)
     facts: SlideFacts = field(init=False)
     overviews: tuple[tuple[int, int], ...] = field(init=False)
     """Height and width of each coarser level."""
-    _cache: Any = field(init=False)
+    cache: Any = field(init=False)
+    """Of decoded tiles, for all threads and levels."""
     _bands: tuple[int, ...] = field(init=False)
     _blocks: BlockShape = field(init=False)
     _bad: dict[Window, str] = field(init=False, default_factory=dict)
@@ -218,15 +223,11 @@ class SlideRaster(Blockwise):
 
     def __post_init__(self) -> None:
         openslide = import_openslide()
-        self._cache = openslide.OpenSlideCache(CACHE)
-        try:
-            slide = self._opened()
-        except openslide.OpenSlideError as error:
-            raise InputError(
-                f"cannot open the slide {self.path}: {one_line(error)}; it is damaged, or a part is missing"
-            ) from None
-        self.facts = SlideFacts.of(slide, str(self.path))
-        self._local.slide = slide
+        if self.opened is None:
+            self.cache = openslide.OpenSlideCache(CACHE)
+            self.facts = self._first_facts(openslide)
+        else:
+            self.cache, self.facts = self.opened.cache, self.opened.facts
         self._bands = self.told or (1, 2, 3)
         if not set(self._bands) <= {1, 2, 3}:
             raise InputError(f"{self.path} has bands 1 to 3, got {self._bands}; see --bands")
@@ -241,6 +242,15 @@ class SlideRaster(Blockwise):
         self._blocks = BlockShape(*(tile or (BLOCK, BLOCK)), "slide")
         self.info = self._described(openslide)
         self._keep = not self._exact and self.info.height * self.info.width <= SMALL
+
+    def _first_facts(self, openslide: ModuleType) -> SlideFacts:
+        try:
+            self._local.slide = self._opened()
+        except openslide.OpenSlideError as error:
+            raise InputError(
+                f"cannot open the slide {self.path}: {one_line(error)}; it is damaged, or a part is missing"
+            ) from None
+        return SlideFacts.of(self._local.slide, str(self.path))
 
     @property
     def _exact(self) -> bool:
@@ -271,7 +281,7 @@ class SlideRaster(Blockwise):
 
     def level(self, number: int) -> SlideRaster:
         """Another level of the same slide."""
-        return SlideRaster(self.path, number, self.told, self.nodata, self.assume_mpp, self.damage)
+        return replace(self, number=number, opened=self)
 
     def empty(self, window: Window) -> bool:
         """Not known."""
@@ -280,19 +290,28 @@ class SlideRaster(Blockwise):
 
     def read_once(self, window: Window) -> Pixels:
         """The pixels of a window, or `UnreadableError`: no second attempt, no verdict."""
-        if self._exact:
-            return self._composited(self._drawn(window, window))
         if self._keep:
             self._keep_whole()
         if self._kept is not None:
             return Pixels(self._kept.raw_CHW[:, *window.slices], self._kept.valid_HW[window.slices])
-        rgba_HWC = np.empty((*window.shape, 4), np.uint8)
-        # Each block is drawn from its own corner, whatever the window, so that it is always the same.
-        for block in self._under(window):
-            part = block.intersection(window)
-            place = part.shifted(-window.top, -window.left).slices
-            rgba_HWC[place] = self._drawn(part, block)
-        return self._composited(rgba_HWC)
+        raw_CHW = np.empty((self.info.bands, *window.shape), np.uint8)
+        valid_HW = np.empty(window.shape, np.bool_)
+        for part, begin in self._parts(window):
+            pixels, place = self._drawn(part, begin), part.shifted(-window.top, -window.left).slices
+            raw_CHW[:, *place], valid_HW[place] = pixels.raw_CHW, pixels.valid_HW
+        return Pixels(raw_CHW, valid_HW)
+
+    def _parts(self, window: Window) -> Iterator[tuple[Window, Window]]:
+        """What is drawn at once, which takes 16 bytes per pixel, and what its drawing begins with."""
+        if self._exact:
+            rows = max(1, DRAWN // window.width)
+            for top in range(window.top, window.bottom, rows):
+                part = Window(top, window.left, min(top + rows, window.bottom), window.right)
+                yield part, part
+        else:
+            # Each block is drawn from its own corner, whatever the window, so that it is always the same.
+            for block in self._under(window):
+                yield block.intersection(window), block
 
     def _keep_whole(self) -> None:
         """Read a small level from its corner, from where nothing is interpolated, unless it is damaged."""
@@ -300,25 +319,25 @@ class SlideRaster(Blockwise):
         with self._reading:
             if self._keep:
                 try:
-                    self._kept = self._composited(self._drawn(whole, whole))
+                    self._kept = self._drawn(whole, whole)
                 except UnreadableError:
                     self.forget_handle()
                 self._keep = False
 
-    def _drawn(self, window: Window, block: Window) -> NDArray[np.uint8]:
-        """A window as OpenSlide draws it, as a part of a drawing that begins where ``block`` does."""
+    def _drawn(self, window: Window, begin: Window) -> Pixels:
+        """A window as OpenSlide draws it, in a drawing whose corner is that of ``begin``."""
         from openslide import OpenSlideError
 
         scale, bounds = self._level.downsample, self.facts.bounds
-        corner = bounds.left + round(block.left * scale), bounds.top + round(block.top * scale)
-        size = window.right - block.left, window.bottom - block.top
+        corner = bounds.left + round(begin.left * scale), bounds.top + round(begin.top * scale)
+        size = window.right - begin.left, window.bottom - begin.top
         try:
             drawn = self._slide().read_region(corner, self.number, size)
         except OpenSlideError as error:
             if MEMORY.search(str(error)):
                 raise MemoryError(f"OpenSlide: {error}") from None
             raise UnreadableError(one_line(error)) from None
-        return np.asarray(drawn)[*window.shifted(-block.top, -block.left).slices]
+        return self._composited(np.asarray(drawn)[*window.shifted(-begin.top, -begin.left).slices])
 
     def _composited(self, rgba_HWC: NDArray[np.uint8]) -> Pixels:
         alpha_HW = rgba_HWC[..., 3]
@@ -340,7 +359,7 @@ class SlideRaster(Blockwise):
 
     def _opened(self) -> Any:  # noqa: ANN401 - an openslide.OpenSlide
         slide = import_openslide().OpenSlide(self.path)
-        slide.set_cache(self._cache)
+        slide.set_cache(self.cache)
         return slide
 
     def _slide(self) -> Any:  # noqa: ANN401 - an openslide.OpenSlide
