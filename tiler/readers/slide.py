@@ -231,10 +231,6 @@ class SlideRaster(Blockwise):
         self._bands = self.told or (1, 2, 3)
         if not set(self._bands) <= {1, 2, 3}:
             raise InputError(f"{self.path} has bands 1 to 3, got {self._bands}; see --bands")
-        if self.number >= len(self.facts.levels):
-            raise InputError(
-                f"{self.path} has levels 0 to {len(self.facts.levels) - 1}, got --level {self.number}"
-            )
         self.full = self.facts.size(0)
         self.overviews = tuple(map(self.facts.size, range(self.number + 1, len(self.facts.levels))))
         # A slide that is cropped, or stitched, begins anywhere in its tiles.
