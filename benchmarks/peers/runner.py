@@ -147,11 +147,16 @@ def versions(names: tuple[str, ...]) -> dict[str, str]:
 def timed_labels(
     job: Job, state: object, labels: Callable[[Job, Any], Any], facts: Callable[[Path], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Segment: seconds, peak memory, where the labels are, and what the tool says of itself."""
+    """Segment: seconds, peak memory, where the labels are, and what the tool says of itself.
+
+    A runner with a clock of its own returns seconds, and has no labels.
+    """
     begun = time.perf_counter()
     found = labels(job, state)
     seconds = time.perf_counter() - begun
     peak = status("VmHWM")
+    if isinstance(found, float):
+        return {"seconds": found, "peak_memory": peak, "labels": ""}
     if not isinstance(found, (str, Path)):
         path = Path(job.output) / "labels.npy"
         np.save(path, np.asarray(found, np.uint8))
