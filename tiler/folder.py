@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from tiler.durable import sync_file, sync_folder, write_whole
-from tiler.errors import OutputError, TilerError, UsageError
+from tiler.errors import OtherRunError, OutputError, TilerError, UsageError
 from tiler.lock import RunLock
 from tiler.manifest import Manifest
 
@@ -180,9 +180,10 @@ class RunFolder:
             # Where no block is stored yet, nothing is lost.
             if not overwrite and self._has_blocks():
                 self.keep = True
-                raise UsageError(
+                raise OtherRunError(
                     f"{self.path} was begun with another {other}; pass --overwrite to start anew, or repeat "
-                    "the first command to carry on"
+                    "the first command to carry on",
+                    f"begun with another {other}",
                 )
         self._clear()
         manifest = first()

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tiler.errors import UsageError
+from tiler.errors import OtherRunError, UsageError
 from tiler.fingerprint import differences
 from tiler.report import Report
 
@@ -93,19 +93,21 @@ class Outputs:
         Raises
         ------
         UsageError
-            if any of the files is there.
+            if any of the files is there; an `OtherRunError` if another run of ours left it.
         """
         for path in self.all:
             if path.exists() and not excused():
                 made = self._made_with(fingerprint)
-                raise UsageError(f"{path} exists{made}; pass --overwrite to replace it")
+                if not made:
+                    raise UsageError(f"{path} exists; pass --overwrite to replace it")
+                raise OtherRunError(f"{path} exists, {made}; pass --overwrite to replace it", made)
 
     def _made_with(self, fingerprint: Fingerprint | None) -> str:
         made = self._stored()
         if fingerprint is None or made is None:
             return ""
         other = differences(made.fingerprint, fingerprint)
-        return f", made with another {other}" if other else " from a run of which other files are gone"
+        return f"made with another {other}" if other else "from a run of which other files are gone"
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
         """The report of a run of this fingerprint whose files are all in their places."""
