@@ -52,18 +52,23 @@ WORDS: Final = {
 def fingerprint(job: Job) -> Fingerprint:
     """Of a run that is opened."""
     return {
-        "version": {
-            "gigatiler": __version__,
-            "onnxruntime": ort.__version__,
-            "gdal": rasterio.__gdal_version__,
-            "numba": numba.__version__,
-        },
+        "version": versions(),
         "model": {"sha256": job.model.sha256, "spec": json.loads(job.model.spec.to_json())},
         "source": source_version(job.native.info.files),
         "mask": None if job.options.mask is None else file_version(job.options.mask),
         "georeferencing": _georeferencing(job.native.info),
         "options": json.loads(json.dumps({**job.settings, "output": job.options.output})),
         "device": _device(job.model.device.partition(",")[0]),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the result."""
+    return {
+        "gigatiler": __version__,
+        "onnxruntime": ort.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "numba": numba.__version__,
     }
 
 

@@ -103,7 +103,7 @@ class Outputs:
                 raise OtherRunError(f"{path} exists, {made}; pass --overwrite to replace it", made)
 
     def _made_with(self, fingerprint: Fingerprint | None) -> str:
-        made = self._stored()
+        made = self.stored()
         if fingerprint is None or made is None:
             return ""
         other = differences(made.fingerprint, fingerprint)
@@ -111,11 +111,11 @@ class Outputs:
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
         """The report of a run of this fingerprint whose files are all in their places."""
-        made = self._stored()
+        made = self.stored()
         whole = made is not None and made.fingerprint == fingerprint and all(p.is_file() for p in self.all)
         return made if whole else None
 
-    def _stored(self) -> Report | None:
+    def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""
         try:
             return Report.from_json(self.report.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from tiler.backends.onnx import load_model
 from tiler.batch.task import perform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from tiler.batch.task import Outcome, Task, TaskObserver
     from tiler.model import Model
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Here:
     """An executor without processes: a crash of native code ends it."""
 
-    def run(self, tasks: Iterable[Task], observer: TaskObserver) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Iterable[Task], observer: TaskObserver) -> Generator[tuple[Task, Outcome]]:
         """Perform each task; the network of the first is that of all."""
         model: Model | None = None
         for task in tasks:

@@ -18,7 +18,7 @@ from tiler.outputs import Outputs
 from tiler.run import segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from tiler.model import Model
     from tiler.options import RunOptions
@@ -77,10 +77,10 @@ class TaskObserver(Protocol):
 class Executor(Protocol):
     """Where tasks are performed."""
 
-    def run(self, tasks: Iterable[Task], observer: TaskObserver) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Iterable[Task], observer: TaskObserver) -> Generator[tuple[Task, Outcome]]:
         """Each task with its outcome, as they end.
 
-        Tasks are drawn when there is somebody to perform them. Closing the iterator stops those under way,
+        Tasks are drawn when there is somebody to perform them. Closing the generator stops those under way,
         which the next run carries on.
 
         Raises
