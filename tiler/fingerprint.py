@@ -39,7 +39,7 @@ INSTRUCTIONS: Final = frozenset(
 )
 """Those that decide which kernels ONNX Runtime takes, and so how its sums are rounded."""
 WORDS: Final = {
-    "version": "version of gigatiler, ONNX Runtime, GDAL or numba",
+    "version": "version of gigatiler, ONNX Runtime, GDAL, OpenSlide or numba",
     "model": "model, or its description",
     "source": "input file",
     "mask": "mask",
@@ -52,7 +52,7 @@ WORDS: Final = {
 def fingerprint(job: Job) -> Fingerprint:
     """Of a run that is opened."""
     return {
-        "version": versions(),
+        "version": {**versions(), "reader": job.native.info.reader},
         "model": {"sha256": job.model.sha256, "spec": json.loads(job.model.spec.to_json())},
         "source": source_version(job.native.info.files),
         "mask": None if job.options.mask is None else file_version(job.options.mask),

@@ -29,6 +29,8 @@ class Outputs:
     """The one that was named."""
     kind: str
     """One of `tiler.options.OUTPUTS`."""
+    tissue: bool = False
+    """Whether a preview of the tissue that was found goes with them."""
 
     @property
     def probabilities(self) -> Path:
@@ -46,9 +48,15 @@ class Outputs:
         return self.main.with_suffix(".config.toml")
 
     @property
+    def preview(self) -> Path:
+        """The slide as a thumbnail, its tissue outlined."""
+        return self.main.with_suffix(".tissue.png")
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file, the one that was named first."""
-        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config)))
+        more = (self.preview,) if self.tissue else ()
+        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config, *more)))
 
     def check(self, source: str | Path) -> None:
         """Refuse names that cannot or should not be written, whatever the run is.

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rasterio
 
@@ -26,6 +26,8 @@ from tiler.job import plan_facts, prepare
 from tiler.manifest import Manifest
 from tiler.options import RunOptions
 from tiler.outputs import Outputs
+from tiler.overlay import png
+from tiler.readers.slide import METRES
 from tiler.report import DamagedWindow, Report, Tally
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.model import Model
     from tiler.planning import Plan
-    from tiler.ports import Observer
+    from tiler.ports import Observer, RasterInfo
 
 SHOWN: Final = 8
 """Shards that are named where many are missing."""
@@ -90,6 +92,7 @@ def segment(
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
+    outputs = replace(outputs, tissue=job.tissue is not None)
     outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
@@ -161,9 +164,11 @@ def _settled(
 
 def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     """Put report and options beside the verified files, and give all of them their names."""
-    options, folder = work.job.options, work.folder
-    folder.write(outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None))))
-    folder.write(outputs.report, report.to_json() + "\n")
+    options, folder, tissue = work.job.options, work.folder, work.job.tissue
+    if tissue is not None:
+        folder.write(outputs.preview, png(tissue.picture()))
+    folder.write(outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None))).encode())
+    folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.
         outputs.refuse_existing(lambda: False, report.fingerprint)
@@ -183,6 +188,8 @@ def _announce(work: Work) -> None:
         notes.append(f"carrying on: {len(total) - len(missing)} of {len(total)} blocks are there")
     if job.raster.info.note:
         notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
+    if job.tissue is not None:
+        notes.append(f"{job.tissue.facts()['share']:.1%} of the slide is tissue, the rest is not computed")
     if job.options.blend == "auto" and work.plan.blended:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":
@@ -228,6 +235,16 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
     raise AssertionError("unreachable")
 
 
+def _place_on_slide(info: RasterInfo) -> dict[str, Any]:
+    """Where the output's pixels lie on a slide; nothing for a scene."""
+    if info.to_level0 is None or info.ground is None:
+        return {}
+    return {
+        "to_level0": list(info.to_level0[:6]),
+        "mpp": [round(side / METRES, 6) for side in info.ground],
+    }
+
+
 def _bottleneck(work: Work, seconds: float) -> str:
     """The busiest stage; readers are several."""
     threads = {"read": work.plan.reader_threads, "network": work.backend.workers}
@@ -257,6 +274,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start
         blocks=len(BlockSet.all(work.store.grid)),
         damaged=tuple(DamagedWindow(str(d.window), d.reason) for d in damaged),
         peak_memory=memory.peak(),
+        tissue=None if job.tissue is None else job.tissue.facts(),
         seams=None if work.seams is None else {**asdict(work.seams), "excess": work.seams.excess},
         plan=plan_facts(job, work.plan),
         model={
@@ -265,7 +283,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start
             "device": job.model.device,
             "said_by": job.model.origins,
         },
-        source={"path": job.source},
-        output={"height": info.height, "width": info.width},
+        source={"path": job.source, "reader": job.raster.info.reader},
+        output={"height": info.height, "width": info.width, **_place_on_slide(info)},
         fingerprint=mark,
     )

@@ -72,7 +72,8 @@ class Batch:
 
     def task(self, item: Item) -> Task:
         """An item with everything that it takes to perform it."""
-        options = replace(self.options, shard=None, mask=item.mask or self.options.mask)
+        told = {name: value for name in ("mpp", "mask") if (value := getattr(item, name)) is not None}
+        options = replace(self.options, shard=None, **told)
         thumbnail = Archive(self.folder).thumbnail(item.output)
         return Task(item.source, self.model, str(self.folder / item.output), options, str(thumbnail))
 
