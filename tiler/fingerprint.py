@@ -6,6 +6,7 @@ memory, shards) is not in it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -186,6 +187,7 @@ def gpus() -> str:
     return ", ".join(sorted({text.partition("Model:")[2].partition("\n")[0].strip() for text in texts}))
 
 
+@functools.cache
 def processor() -> str:
     """The kind of processor: the same kind rounds the same way."""
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,23 +16,26 @@ from rasterio.io import MemoryFile
 from tiler.durable import write_whole
 from tiler.errors import TilerError
 from tiler.finish import SCALE
+from tiler.geometry import Window
 from tiler.kernels import NODATA
+from tiler.open import nearest, open_coarse
 from tiler.overlay import colored
 from tiler.readers.address import is_remote
-from tiler.readers.source import Source
 from tiler.sinks.cog import PREFIX
 from tiler.spec import ClassSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
     from tiler.outputs import Outputs
 
-LONGEST: Final = 256
+LONGEST: Final = 192
 """Pixels of the longer side."""
-MOST_READ: Final = 50_000_000
-"""Pixels that are decoded for a picture; larger rasters without overviews are left white."""
+MOST_READ: Final = 1 << 24
+"""Pixels that are read for a picture; larger rasters without overviews are left white."""
 DARK, BRIGHT = 2, 98
 """Percentiles that become black and white where pixels are not bytes."""
 NOWHERE: Final = ClassSpec("none", (0, 0, 0))
@@ -56,7 +58,7 @@ def draw_thumbnail(source: str, outputs: Outputs, path: Path) -> None:
             with suppress(RasterioError, CPLE_BaseError, TilerError):
                 photo_CHW = _photo(source, size)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _jpeg(colored(photo_CHW, labels_HW, classes)))
+        write_whole(path, _jpeg(colored(photo_CHW, labels_HW, classes)), sync=False)
 
 
 def _labels(dataset: DatasetReader, size: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[ClassSpec, ...]]:
@@ -75,13 +77,14 @@ def _labels(dataset: DatasetReader, size: tuple[int, int]) -> tuple[NDArray[np.u
 
 def _photo(source: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The first three bands, or the first, as bytes (3, H, W)."""
-    with Source(Path(source)).open() as dataset:
-        finest = max([1, *(d for d in dataset.overviews(1) if min(dataset.shape) / d >= min(size))])
-        if dataset.height * dataset.width / finest**2 > MOST_READ:
-            return np.full((3, *size), 255, np.uint8)
-        bands = [1, 2, 3] if dataset.count >= 3 else [1]
-        raw_CHW = dataset.read(bands, out_shape=(len(bands), *size))
-        valid_HW = dataset.dataset_mask(out_shape=size) > 0
+    raster = open_coarse(source, *size, allow_vrt=True)
+    info = raster.info
+    if info.height * info.width > MOST_READ:
+        return np.full((3, *size), 255, np.uint8)
+    pixels = raster.read(Window(0, 0, info.height, info.width))
+    rows, columns = nearest(size[0], info.height), nearest(size[1], info.width)
+    raw_CHW = pixels.raw_CHW[: 3 if info.bands >= 3 else 1, rows][:, :, columns]
+    valid_HW = pixels.valid_HW[rows][:, columns]
     bytes_CHW = raw_CHW if raw_CHW.dtype == np.uint8 else _stretched(raw_CHW, valid_HW)
     return np.broadcast_to(np.where(valid_HW, bytes_CHW, 255), (3, *size)).astype(np.uint8)
 
