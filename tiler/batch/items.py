@@ -14,12 +14,14 @@ from tiler.batch.listing import LISTS, read_list
 from tiler.errors import UsageError
 from tiler.outputs import SUFFIXES, Outputs
 from tiler.readers.address import is_remote
+from tiler.readers.slide import SUFFIXES as SLIDES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".vrt"))
-"""What is looked for in folders and by globs; a file that is named itself may end in anything."""
+RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".vrt")) | SLIDES - {".dcm"}
+"""What is looked for in folders and by globs; a file that is named itself may end in anything. The levels of
+a DICOM slide are files of which each opens all of it, so one has to be named."""
 STATE: Final = ".batch"
 """The folder in the output folder that is ours: locks and thumbnails."""
 WILD: Final = frozenset("*?[")
