@@ -7,10 +7,10 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-import slides
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
+import slides
 from conftest import DATA
 from rasters import write_raster
 

@@ -44,7 +44,7 @@ def place(tmp_path_factory) -> Path:
     """The archive, a network, and what becomes of the archive when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("batch")
     archives.make_archive(folder / "archive")
-    networks.pixelwise(folder / "net.onnx")
+    networks.pixelwise(folder / "net.onnx", seed=3)
     assert run(folder, folder / "whole") == 1
     return folder
 
@@ -96,7 +96,7 @@ def small(folder: Path, *names: str) -> Path:
     for seed, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         archives.write(folder / name, archives.noise(seed))
-    networks.pixelwise(folder / "net.onnx")
+    networks.pixelwise(folder / "net.onnx", seed=3)
     return folder
 
 

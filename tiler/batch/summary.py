@@ -47,11 +47,11 @@ img { max-width: 12em; max-height: 9em; display: block }
 
 
 def to_csv(record: Record) -> str:
-    """One line per raster; pixels and square metres of each class in columns of their own."""
+    """One line per raster; pixels and area of each class in columns of their own."""
     names = record.class_names
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"{name} {what}" for name in names for what in ("pixels", "m2"))])
+    writer.writerow([*COLUMNS, *(f"{name} {what}" for name in names for what in ("pixels", "m2", "um2"))])
     for entry in record.entries.values():
         found = {c.name: c for c in entry.classes}
         areas = (value for name in names for value in _amounts(found.get(name)))
@@ -59,10 +59,11 @@ def to_csv(record: Record) -> str:
     return text.getvalue()
 
 
-def _amounts(found: ClassTally | None) -> tuple[object, object]:
+def _amounts(found: ClassTally | None) -> tuple[object, ...]:
     if found is None:
-        return "", ""
-    return found.pixels, "" if found.area_m2 is None else round(found.area_m2, 3)
+        return "", "", ""
+    areas = (found.area_m2, found.area_um2)
+    return found.pixels, *("" if area is None else round(area, 3) for area in areas)
 
 
 def to_html(record: Record, thumbnail: Callable[[Entry], Path]) -> str:
@@ -131,6 +132,8 @@ def _area(entry: Entry, found: ClassTally | None) -> str:
     if found is None:
         return ""
     share = f"{found.pixels / max(entry.valid_pixels, 1):.2%}"
+    if found.area_um2 is not None:
+        return f"{share}<br>{found.area_um2 / 1e6:,.3f} mm&sup2;"
     return share if found.area_m2 is None else f"{share}<br>{found.area_m2:,.0f} m&sup2;"
 
 
