@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import os
 from html import escape
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from tiler.batch.record import STATUSES
 from tiler.batch.task import FAILED
@@ -41,7 +43,9 @@ td { overflow-wrap: anywhere }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .status { font-weight: 600; white-space: nowrap }
 .failed { color: #c22 } .damaged { color: #b70 } .pending { color: #888 }
-.reason { display: block }
+.reason, .source { display: block }
+.source { color: #888; font-size: smaller }
+td:nth-child(2), td:nth-child(3) { min-width: 14em }
 img { max-width: 12em; max-height: 9em; display: block }
 """
 
@@ -69,6 +73,7 @@ def _amounts(found: ClassTally | None) -> tuple[object, ...]:
 def to_html(record: Record, thumbnail: Callable[[Entry], Path]) -> str:
     """A page without anything outside itself; ``thumbnail`` says where an entry's picture may lie."""
     failed = [entry for entry in record.entries.values() if entry.status == FAILED]
+    others = [entry for entry in record.entries.values() if entry.status != FAILED]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width">',
@@ -79,9 +84,9 @@ def to_html(record: Record, thumbnail: Callable[[Entry], Path]) -> str:
         parts += ["<h2>Failed</h2><table><tr><th>raster<th>reason</tr>"]
         parts += [f"<tr><td>{escape(e.source)}<td>{escape(e.reason)}</tr>" for e in failed]
         parts += ["</table>"]
-    parts += ["<h2>All</h2><table>", _header(record)]
+    parts += ["<h2>Others</h2><table>", _header(record)]
     left = MOST_PICTURES
-    for entry in record.entries.values():
+    for entry in others:
         picture = _picture(thumbnail(entry)) if left and entry.pixels else ""
         left -= bool(picture)
         parts.append(_line(record, entry, picture))
@@ -119,7 +124,8 @@ def _line(record: Record, entry: Entry, picture: str) -> str:
     assert entry.status in STATUSES  # noqa: S101 - so it needs no escaping
     return "".join(
         [
-            f"<tr><td>{picture}<td>{escape(entry.source)}",
+            f"<tr><td>{picture}<td><a href='{quote(os.fsencode(entry.output))}'>{escape(entry.output)}</a>",
+            f"<span class=source>{escape(entry.source)}</span>",
             f"<td><span class='status {entry.status}'>{entry.status}</span>",
             f"<span class=reason>{escape(entry.reason)}</span>",
             *(f"<td class=number>{number}" for number in numbers),

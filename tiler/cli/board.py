@@ -73,12 +73,10 @@ class Lines(Silent):
         """Say how it went, with the rate so far and the time left."""
         self.pace.end(task, outcome)
         total = str(self.pace.total)
-        number = f"[{self.pace.attempted:>{len(total)}}/{total}]"
-        self.say(f"{number} {outcome.status:<7} {_plain(task.source)}{_detail(outcome)}{self._left()}")
-
-    def _left(self) -> str:
         seconds = self.pace.seconds_left
-        return "" if seconds is None or not self.pace.sizes else f", about {_clock(seconds)} left"
+        left = "" if seconds is None else f", {_clock(seconds)} left"
+        number = f"[{self.pace.attempted:>{len(total)}}/{total}{left}]"
+        self.say(f"{number} {outcome.status:<7} {_plain(task.source)}{_detail(outcome)}")
 
     def say(self, line: str) -> None:
         """A line that stays."""
