@@ -349,6 +349,21 @@ class TestCarryingOn:
         assert [entry.status for entry in found.entries.values()] == [FAILED, "done"]
         assert (tmp_path / "out" / "a.tif").read_text() == "mine"
 
+    def test_so_are_maps_of_other_rasters_of_that_name(self, tmp_path):
+        """A raster that has changed is mapped anew; one from elsewhere does not replace its map."""
+        small(tmp_path, "in/a.tif", "other/a.tif")
+        archives.write(tmp_path / "other" / "a.tif", archives.noise(7))
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        before = rasters(tmp_path / "out")
+        (entry,) = run_batch(batch(tmp_path, "other"), Here(), Silent()).entries.values()
+        assert entry.status == FAILED
+        assert "is of another raster" in entry.reason
+        assert rasters(tmp_path / "out") == before
+        archives.write(tmp_path / "in" / "a.tif", archives.noise(8))
+        (entry,) = run_batch(batch(tmp_path, "in"), Here(), Silent()).entries.values()
+        assert (entry.status, rasters(tmp_path / "out") == before) == ("done", False)
+        assert "another input file" in entry.reason
+
     @pytest.mark.parametrize("name", ["run.json", "summary.csv", "summary.html"])
     def test_so_are_folders_of_others(self, tmp_path, name):
         small(tmp_path, "in/a.tif")
@@ -453,7 +468,7 @@ class TestFailures:
         refused(capsys, command, ["batch", tmp_path / "no.onnx", out, tmp_path / "in"], "no.onnx")
         (tmp_path / "no.onnx").write_bytes(b"something else")
         refused(capsys, command, ["batch", tmp_path / "no.onnx", out, tmp_path / "in"], "ONNX file")
-        assert not (out / "run.json").exists()
+        assert not out.exists()
 
     def test_want_of_disk_stops_it_early(self, tmp_path):
         small(tmp_path, *(f"in/{n}.tif" for n in range(6)))
@@ -472,9 +487,9 @@ class TestFailures:
     def test_errors_survive_the_way_between_processes(self):
         import pickle
 
-        error = OtherRunError("a.tif exists, made with another model; pass --overwrite", "made with another")
+        error = OtherRunError("a.tif exists; pass --overwrite", "made with another", other_input=True)
         back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-        assert (str(back), back.difference) == (str(error), "made with another")
+        assert (str(back), back.difference, back.other_input) == (str(error), "made with another", True)
         task = Task("a.tif", "net.onnx", "out.tif", RunOptions(bands=(1, 2)))
         assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301
         assert pickle.loads(pickle.dumps(Outcome(FAILED, "x"))) == Outcome(FAILED, "x")  # noqa: S301

@@ -84,11 +84,11 @@ def _preview(batch: Batch, workers: int) -> None:
     from tiler.cli.tables import print_pairs
     from tiler.memory import in_words
 
-    tasks = choose(batch)[1]
+    tasks = choose(batch, batch.record())
     found = list(preview(tasks, load_model(batch.model, batch.options)))
     failed = [one for one in found if one.status == "failed"]
     for one in failed:
-        click.echo(f"failed {one.task.source}: {one.reason}")
+        click.echo(f"failed {one.task.name}: {one.reason}")
     seconds = sum(one.seconds for one in found) / workers
     print_pairs(
         [
