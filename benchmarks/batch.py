@@ -109,7 +109,7 @@ def segmented(folder: Path, model: Model, out: Path, thumbnails: bool) -> float:
         stack.enter_context(mock.patch("tiler.batch.here.load_model", loaded))
         if not thumbnails:
             stack.enter_context(mock.patch.object(tiler.batch.task, "draw_thumbnail"))
-        batch = Batch(str(model.path), out, find_items([str(folder)], out, "labels"), RunOptions())
+        batch = Batch(str(model.path), out, find_items([str(folder)], out, RunOptions()), RunOptions())
         start = time.perf_counter()
         record = run_batch(batch, Here(), Silent())
         seconds = time.perf_counter() - start

@@ -101,8 +101,9 @@ def small(folder: Path, *names: str) -> Path:
 
 
 def batch(folder, *sources, options=None, **how) -> Batch:
-    items = find_items([str(folder / s) for s in sources], folder / "out", "labels")
-    return Batch(str(folder / "net.onnx"), folder / "out", items, options or RunOptions(), **how)
+    options = options or RunOptions()
+    items = find_items([str(folder / s) for s in sources], folder / "out", options)
+    return Batch(str(folder / "net.onnx"), folder / "out", items, options, **how)
 
 
 class TestArchive:
@@ -210,18 +211,21 @@ class Page(HTMLParser):
 class TestItems:
     """What arguments name."""
 
-    def names(self, folder, *sources, kind="labels"):
-        items = find_items(sources, folder / "out", kind)
+    def names(self, folder, *sources, **options):
+        items = find_items(sources, folder / "out", RunOptions(**options))
         return [(Path(i.source).relative_to(folder).as_posix(), i.output) for i in items]
 
     def test_a_folder_is_mirrored_in_order(self, tmp_path):
         small(tmp_path, "in/b/x.tif", "in/a/y.tif", "in/a.tif", "in/.hidden/z.tif", "in/x.tif.run/labels.tif")
-        (tmp_path / "in" / "notes.doc").write_text("")
+        for name in ("notes.doc", "all.vrt"):
+            (tmp_path / "in" / name).write_text("")
         assert self.names(tmp_path, str(tmp_path / "in")) == [
             ("in/a/y.tif", "a/y.tif"),
             ("in/a.tif", "a.tif"),
             ("in/b/x.tif", "b/x.tif"),
         ]
+        with_vrt = self.names(tmp_path, str(tmp_path / "in"), allow_vrt=True)
+        assert ("in/all.vrt", "all.tif") in with_vrt
 
     def test_outputs_are_no_sources(self, tmp_path):
         small(tmp_path, "in/a.tif", "out/a.tif")
@@ -244,13 +248,13 @@ class TestItems:
         (tmp_path / "list.csv").write_text(
             "output, path,mpp,mask\nx/one.tif,a.tif,0.5,m.geojson\n,sub/b.svs,,\n,https://h/c.tif?k=1,,\n"
         )
-        items = find_items([str(tmp_path / "list.csv")], tmp_path / "out", "labels")
+        items = find_items([str(tmp_path / "list.csv")], tmp_path / "out", RunOptions())
         assert [i.output for i in items] == ["x/one.tif", "b.tif", "c.tif"]
         assert items[0].source == str(tmp_path / "a.tif")
         assert (items[0].mpp, items[0].mask) == (0.5, str(tmp_path / "m.geojson"))
         assert (items[1].mpp, items[1].mask) == (None, None)
         (tmp_path / "list.txt").write_text("# mine\n\na.tif\n  sub/b.tif\n")
-        items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", "labels")
+        items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
         assert [i.source for i in items] == [str(tmp_path / "a.tif"), str(tmp_path / "sub/b.tif")]
 
     @pytest.mark.parametrize(
@@ -289,13 +293,13 @@ class TestItems:
             self.names(tmp_path, str(tmp_path / "in/a.tif"), str(tmp_path / "two/a.tif"))
         assert len(self.names(tmp_path, str(tmp_path / "both"))) == 2
         with pytest.raises(UsageError, match="probabilities"):
-            self.names(tmp_path, str(tmp_path / "both"), kind="both")
+            self.names(tmp_path, str(tmp_path / "both"), output="both")
 
     @pytest.mark.parametrize("source", ["", "empty", "*.xyz"])
     def test_an_argument_names_something(self, tmp_path, source):
         (tmp_path / "empty").mkdir()
         with pytest.raises(UsageError, match="at least one raster"):
-            find_items([str(tmp_path / source) if source else ""], tmp_path / "out", "labels")
+            find_items([str(tmp_path / source) if source else ""], tmp_path / "out", RunOptions())
 
 
 class TestCarryingOn:

@@ -26,7 +26,7 @@ FILE = click.Path(path_type=Path)
     "--workers",
     type=click.IntRange(0),
     metavar="N",
-    help="Processes; 0: this one  [default: one per card of --device cuda:N,M.., else 1]",
+    help="Processes, each with its --memory; 0: this one  [default: one per card of cuda:N,M.., else 1]",
 )
 @click.option("--skip-existing", is_flag=True, help="Do not open rasters whose output is there.")
 @click.option("--retry-failed", is_flag=True, help="Only those that failed the last time.")
@@ -62,7 +62,7 @@ def batch(
     from tiler.batch.run import Batch, run_batch
     from tiler.cli.board import batch_observer
 
-    items = find_items(sources, folder, options.output)
+    items = find_items(sources, folder, options)
     where = devices(options, workers)
     options = shared_out(options, len(where))
     made = Batch(str(model), folder, items, options, skip_existing, retry_failed, limit)
