@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tiler.options import RunOptions
 
 RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")) | SLIDES - {".dcm"}
-"""What is looked for in folders and by globs, and ``.vrt`` where it may be opened. A file that is named itself
-may end in anything: of a DICOM slide any file opens all of it, so one has to be named."""
+"""What is looked for in folders and by globs, and ``.vrt`` where it may be opened. A file that is named may
+end in anything; of a DICOM slide any file opens all of it, so one has to be named."""
 STATE: Final = ".batch"
 """The folder in the output folder that is ours: locks and thumbnails."""
 WILD: Final = frozenset("*?[")
