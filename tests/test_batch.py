@@ -56,7 +56,7 @@ def run(place, out, *more) -> int:
 
 def arguments(place, out, *more) -> list[str]:
     given = [str(m) for m in more]
-    sources = [] if any(place.name in m for m in given) else [str(place / "archive")]
+    sources = [] if given and not given[0].startswith("--") else [str(place / "archive")]
     return ["batch", str(place / "net.onnx"), str(out), *sources, "--workers", "0", "--quiet", *given]
 
 
@@ -187,6 +187,20 @@ class TestArchive:
         assert run(place, out) == 1
         assert record(out).totals["already"] == archives.GOOD
         assert not list(out.glob("run-*"))
+
+
+def test_real_slides_and_rasters(shared, tmp_path):
+    """Every slide that there is, and scenes of other kinds; each has its picture."""
+    networks.pixelwise(tmp_path / "net.onnx", seed=3)
+    out = tmp_path / "out"
+    sources = [shared / "slides", shared / "rasters" / "[mnr]*"]
+    assert run(tmp_path, out, *sources) == 1
+    entries = record(out).entries
+    failed = {name: entry.reason for name, entry in entries.items() if entry.status != "done"}
+    assert list(failed) == ["naip_m_4709963_se_14_1_20100629.tif"]
+    assert "choose them with --bands" in failed["naip_m_4709963_se_14_1_20100629.tif"]
+    assert len(list((out / ".batch" / "thumbnails").iterdir())) == len(entries) - 1
+    assert entries["CMU-1-Small-Region.tif"].classes[0].area_um2 > 0
 
 
 class Page(HTMLParser):
@@ -460,7 +474,7 @@ class TestFailures:
 
         found = run_batch(batch(tmp_path, "in"), Processes(["cpu"]), Kill())
         assert [entry.status for entry in found.entries.values()] == ["done", FAILED, "done"]
-        assert "ended with SIGKILL" in found.entries["b.tif"].reason
+        assert "ended with signal 9" in found.entries["b.tif"].reason
         assert len(pids) == 1
         again = run_batch(batch(tmp_path, "in"), Processes(["cpu", "cpu"]), Silent())
         assert [entry.status for entry in again.entries.values()] == ["already", "done", "already"]

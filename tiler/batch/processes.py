@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SPAWN: Final = multiprocessing.get_context("spawn")
 """Never fork: the threads of GDAL and ONNX Runtime would not be there."""
+KILLED: Final = -9
+"""Exit code of a process that the kernel ended for want of memory, or a person."""
 ORPHANED: Final = 4
 """Exit code of a worker whose batch is no more."""
 
@@ -135,8 +137,8 @@ class Processes:
 
 def crash(code: int) -> Outcome:
     """The outcome of a task whose process ended, by its exit code; below 0 that is a signal."""
-    killed = code == -signal.SIGKILL
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    killed = code == KILLED
+    how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
     hint = ", perhaps for want of memory; try --memory or fewer --workers" if killed else ""
     return Outcome(FAILED, f"the process at work on it ended with {how}{hint}", "Crash", environment=killed)
 
