@@ -24,14 +24,14 @@ from refusals import refused
 from tiler.batch import task as task_module
 from tiler.batch.here import Here
 from tiler.batch.items import find_items
-from tiler.batch.processes import Processes, devices, shared_out
+from tiler.batch.processes import Processes, Worker, devices, shared_out
 from tiler.batch.record import ENDED, STOPPED, Record
 from tiler.batch.run import Batch, run_batch
 from tiler.batch.task import FAILED, Outcome, Task, failure
 from tiler.cli.board import Silent
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
-from tiler.errors import InputError, OtherRunError, OutputError, UsageError
+from tiler.errors import InputError, OtherRunError, OutputError, TilerError, UsageError
 from tiler.events import Planned
 from tiler.options import RunOptions
 
@@ -479,6 +479,21 @@ class TestFailures:
         again = run_batch(batch(tmp_path, "in"), Processes(["cpu", "cpu"]), Silent())
         assert [entry.status for entry in again.entries.values()] == ["already", "done", "already"]
         assert not [c for c in psutil.Process().children() if "spawn_main" in str(c.cmdline())]
+
+    def test_a_worker_that_ends_before_it_begins_ends_the_batch(self, tmp_path, monkeypatch):
+        """Else each raster would fail in its turn."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        begin = Worker.start
+
+        def start(_, device, task):
+            worker = begin(device, task)
+            worker.process.kill()
+            return worker
+
+        monkeypatch.setattr(Worker, "start", classmethod(start))
+        with pytest.raises(TilerError, match=r"no network was loaded: .* signal 9"):
+            run_batch(batch(tmp_path, "in"), Processes(["cpu"]), Silent())
+        assert not (tmp_path / "out").exists()
 
     def test_a_network_that_cannot_be_loaded_leaves_nothing(self, tmp_path, capsys):
         small(tmp_path, "in/a.tif")

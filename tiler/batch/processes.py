@@ -25,7 +25,7 @@ from tiler.backends.onnx import load_model
 from tiler.backends.runtime import cores
 from tiler.batch.task import FAILED, Outcome, Task, perform
 from tiler.device import Device
-from tiler.errors import TilerError
+from tiler.errors import OutOfMemoryError, TilerError
 from tiler.events import Event
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Worker:
     process: BaseProcess
     connection: Connection
     task: Task
+    ready: bool = False
+    """Whether it has loaded the network."""
 
     @classmethod
     def start(cls, device: str, task: Task) -> Worker:
@@ -71,13 +73,14 @@ class Worker:
         with suppress(OSError):
             self.connection.send(_on(task, self.device))
 
-    def hear(self) -> Event | Outcome | TilerError:
-        """What it says next; if it is no more, how its task ended."""
+    def hear(self) -> Event | Outcome | TilerError | None:
+        """What it says next, None when it has loaded the network; if it is no more, how its task ended."""
         try:
             return self.connection.recv()  # type: ignore[no-any-return] # what `work` sends
         except (EOFError, OSError):
             self.process.join()
-            return crash(self.process.exitcode or 0)
+            outcome = crash(self.process.exitcode or 0)
+            return outcome if self.ready else TilerError(f"no network was loaded: {outcome.reason}")
 
     @property
     def gone(self) -> bool:
@@ -121,6 +124,9 @@ class Processes:
         task, said = worker.task, worker.hear()
         if isinstance(said, TilerError):
             raise said
+        if said is None:
+            worker.ready = True
+            return
         if isinstance(said, Event):
             observer(task, said)
             return
@@ -152,10 +158,14 @@ def work(connection: Connection, task: Task) -> None:
     except TilerError as error:
         connection.send(error)
         return
+    except MemoryError as error:
+        connection.send(OutOfMemoryError(f"not enough memory to load {task.model} ({error}); free some"))
+        return
 
     def tell(event: Event) -> None:
         connection.send(event)
 
+    connection.send(None)
     with suppress(EOFError):
         while True:
             connection.send(perform(task, model, tell))

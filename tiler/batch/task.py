@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tiler.batch.thumbnail import draw_thumbnail
+from tiler.batch.thumbnail import draw_thumbnail, is_current
 from tiler.errors import MissingError, OtherRunError, OutputError, TilerError, UsageError, one_line
 from tiler.events import Event, Noted, Planned, ignore
 from tiler.outputs import Outputs
@@ -146,8 +146,9 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
     if report.damaged:
         reason = f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
         outcome = replace(outcome, status=DAMAGED, reason=reason)
-    if task.thumbnail and (outcome.status != ALREADY or not Path(task.thumbnail).exists()):
-        draw_thumbnail(task.source, Outputs(Path(task.output), task.options.output), Path(task.thumbnail))
+    outputs, thumbnail = Outputs(Path(task.output), task.options.output), Path(task.thumbnail)
+    if task.thumbnail and not is_current(thumbnail, outputs.main):
+        draw_thumbnail(task.source, outputs, thumbnail)
     return outcome
 
 
