@@ -70,4 +70,5 @@ def _stored(store: BlockStore) -> Generator[Block]:
     def read(window: Window) -> Block:
         return Block(window, store.read(*store.grid.place(window)))
 
-    return prefetch(read, BlockSet.all(store.grid), DECODED_AHEAD)
+    blocks = BlockSet.all(store.grid)
+    return prefetch(read, blocks, DECODED_AHEAD if len(blocks) > 1 else 0)

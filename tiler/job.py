@@ -177,6 +177,7 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
         resolution=options.resolution,  # type: ignore[arg-type] # checked by RunOptions
         mpp=options.mpp,
         level=options.level,
+        native=native,
         **how,
     )
     tissue = open_tissue(native, raster.info, options)

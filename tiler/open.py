@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -122,8 +122,11 @@ def open_for_model(
     allow_vrt: bool = False,
     allow_remote: bool = False,
     damage: DamageLog | None = None,
+    native: Raster | None = None,
 ) -> Raster:
     """Open a raster at the resolution that a model was trained at, unless told another, and check its bands.
+
+    ``native`` is the raster as `open_raster` opened it with the same options, if somebody has.
 
     Raises
     ------
@@ -140,7 +143,7 @@ def open_for_model(
         allow_remote=allow_remote,
         damage=damage,
     )
-    native = opened()
+    native = native or opened()
     if native.info.bands != len(spec.bands):
         choose = "; choose them with --bands, e.g. --bands " + ",".join(
             map(str, range(1, len(spec.bands) + 1))
@@ -158,6 +161,18 @@ def open_for_model(
     if (mpp, level, resolution) == (None, None, "native"):
         return native
     return opened(resolution=resolution or "native", mpp=mpp, level=level)
+
+
+def open_coarse(path: str | Path, height: int, width: int, **how: Any) -> Raster:  # noqa: ANN401 - as open_raster
+    """The smallest overview of a file here that has at least so many pixels, else its full resolution.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be used.
+    """
+    native = open_raster(path, **how)
+    return _finest_below(native, height, width) if isinstance(native, GdalRaster | SlideRaster) else native
 
 
 def _resolution_for(info: RasterInfo, wanted: float | None) -> Resolution:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tiler.errors import UsageError
+from tiler.errors import OtherRunError, UsageError
 from tiler.fingerprint import differences
 from tiler.report import Report
 
@@ -101,27 +101,28 @@ class Outputs:
         Raises
         ------
         UsageError
-            if any of the files is there.
+            if any of the files is there; an `OtherRunError` if another run of ours left it.
         """
         for path in self.all:
             if path.exists() and not excused():
-                made = self._made_with(fingerprint)
-                raise UsageError(f"{path} exists{made}; pass --overwrite to replace it")
-
-    def _made_with(self, fingerprint: Fingerprint | None) -> str:
-        made = self._stored()
-        if fingerprint is None or made is None:
-            return ""
-        other = differences(made.fingerprint, fingerprint)
-        return f", made with another {other}" if other else " from a run of which other files are gone"
+                made = self.stored()
+                if fingerprint is None or made is None:
+                    raise UsageError(f"{path} exists; pass --overwrite to replace it")
+                other = differences(made.fingerprint, fingerprint)
+                how = f"made with another {other}" if other else "from a run of which other files are gone"
+                raise OtherRunError(
+                    f"{path} exists, {how}; pass --overwrite to replace it",
+                    how,
+                    made.fingerprint.get("source") != fingerprint["source"],
+                )
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
         """The report of a run of this fingerprint whose files are all in their places."""
-        made = self._stored()
+        made = self.stored()
         whole = made is not None and made.fingerprint == fingerprint and all(p.is_file() for p in self.all)
         return made if whole else None
 
-    def _stored(self) -> Report | None:
+    def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""
         try:
             return Report.from_json(self.report.read_text(encoding="utf-8"))

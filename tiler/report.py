@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +82,9 @@ class Report:
 
     def to_json(self) -> str:
         """Indented JSON."""
-        return json.dumps(asdict(self), indent=1)
+        # Shallow: a report holds large tables that need no copy.
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps(values, default=asdict, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Report:

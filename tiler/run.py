@@ -248,7 +248,7 @@ def _place_on_slide(info: RasterInfo) -> dict[str, Any]:
 
 def _bottleneck(work: Work, seconds: float) -> str:
     """The busiest stage; readers are several."""
-    threads = {"read": work.plan.reader_threads, "network": work.backend.workers}
+    threads = {"read": work.plan.reader_threads or 1, "network": work.backend.workers}
     shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
     name, busy = max(shares.items(), key=lambda item: item[1])
     return f"{name}: {busy / max(seconds, busy):.0%} of the time"

@@ -65,7 +65,6 @@ def build_cog(scratch: ScratchTiff, product: Product, target: Path) -> None:
         if it cannot be written, or does not read back as it was computed.
     """
     _describe(scratch, product)
-    scratch.close()
     labels = product.kind == "labels"
     options = {
         "driver": "COG",
@@ -74,8 +73,10 @@ def build_cog(scratch: ScratchTiff, product: Product, target: Path) -> None:
         # In-between labels do not exist; in-between probabilities do.
         "overview_resampling": "NEAREST" if labels else "AVERAGE",
         "bigtiff": "IF_SAFER",
-        "num_threads": "ALL_CPUS",
+        # A file of one tile has nothing to share out.
+        "num_threads": "ALL_CPUS" if max(scratch.dataset.shape) > TILE else 1,
     }
+    scratch.close()
     try:
         # In another thread, so that this one can be interrupted.
         copy = functools.partial(rasterio.shutil.copy, scratch.path, **options)
