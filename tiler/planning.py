@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tiler.finish import Finisher
+    from tiler.geometry import Window
     from tiler.model import Model
     from tiler.options import RunOptions
     from tiler.ports import RasterInfo
@@ -266,9 +267,22 @@ def smaller(plan: Plan, model: Model) -> Plan | None:
     side = round_up(axis.tile // 2, stride)
     if fixed is not None or side >= axis.tile or side < 2 * halo + max(stride, SMALLEST_CORE):
         return None
-    half = _exact_axis(axis.extent, side, halo, model, fixed=False)
-    grid = TileGrid(half, columns) if axis is rows else TileGrid(rows, half)
+    half = replace(_exact_axis(axis.extent, side, halo, model, fixed=False), part=axis.part)
+    grid = replace(plan.grid, **{"rows" if axis is rows else "columns": half})
     return replace(plan, grid=grid)
+
+
+def within(plan: Plan, window: Window, model: Model) -> Plan:
+    """The same result for one window of whole blocks alone.
+
+    Where another tile makes no other result, tiles are fitted to the window, so that a raster in parts takes
+    no more of them than the raster at once; else they are the plan's own that touch it.
+    """
+    rows, columns = plan.grid.rows, plan.grid.columns
+    if plan.mode == "exact":
+        rows = rows.within(window.top, window.bottom, fixed=model.shape[1] is not None)
+        columns = columns.within(window.left, window.right, fixed=model.shape[2] is not None)
+    return replace(plan, grid=TileGrid(rows, columns, window))
 
 
 def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:
