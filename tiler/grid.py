@@ -93,7 +93,7 @@ class Axis:
 
     @property
     def begin(self) -> int:
-        """Start of the first tile: half an overlap before the first pixel, on the stride, where there is room."""
+        """Start of the first tile: on the stride, half an overlap before `first` where there is room."""
         before = max(0, self.first - self.overlap // 2) // self.stride * self.stride
         return min(before, self.padded - self.tile)
 

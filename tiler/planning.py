@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tiler import memory
 from tiler.blocks import BlockGrid
+from tiler.cluster.scheduler import Scheduler
 from tiler.errors import InputError, UsageError
 from tiler.grid import Axis, Strip, TileGrid, round_up
 
@@ -202,7 +203,8 @@ def make_plan(
         if options contradict each other, the model, or the memory budget.
     """
     cut = make_cut(info, model, options)
-    budget = options.memory or memory.resident() + memory.available() // 2
+    own = Scheduler.parse(options.scheduler).workers if options.scheduler else 0
+    budget = options.memory or memory.resident() + memory.available() // 2 // max(1, own)
     halo = 0 if cut.grid else measured.halo if measured else halo_on_stride(model)
     cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), min(CACHE, budget // 8))
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
@@ -268,7 +270,7 @@ def smaller(plan: Plan, model: Model) -> Plan | None:
     if fixed is not None or side >= axis.tile or side < 2 * halo + max(stride, SMALLEST_CORE):
         return None
     half = replace(_exact_axis(axis.extent, side, halo, model, fixed=False), part=axis.part)
-    grid = replace(plan.grid, **{"rows" if axis is rows else "columns": half})
+    grid = replace(plan.grid, rows=half) if axis is rows else replace(plan.grid, columns=half)
     return replace(plan, grid=grid)
 
 

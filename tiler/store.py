@@ -52,6 +52,10 @@ class TornBlockError(OutputError):
         super().__init__(f"block {row}, {column} does not read back as written; is the disk sound?")
         self.place = row, column
 
+    def __reduce__(self) -> tuple[type[TornBlockError], tuple[int, int]]:
+        """Between processes it goes by its place."""
+        return TornBlockError, self.place
+
 
 class SyncedStore(LocalStore):
     """A folder of chunks in which each is on the disk before it has its name."""
@@ -112,10 +116,16 @@ class BlockStore:
         )
         return bytes(files["zarr.json"].to_bytes())
 
-    def present(self) -> NDArray[np.bool_]:
-        """Which blocks are there (rows, columns); whether they are sound shows when they are read."""
+    def present(self, among_RC: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Which blocks are there (rows, columns); whether they are sound shows when they are read.
+
+        Only rows that hold a block of ``among_RC`` are looked at; None: all.
+        """
         present_RC = np.zeros(self.grid.shape, np.bool_)
-        for row in range(self.grid.shape[0]):
+        rows = (
+            range(self.grid.shape[0]) if among_RC is None else np.flatnonzero(among_RC.any(axis=1)).tolist()
+        )
+        for row in rows:
             folder = self._chunk(row, 0).parent
             with suppress(FileNotFoundError), os.scandir(folder) as entries:
                 columns = (int(entry.name) for entry in entries if entry.name.isdecimal())
