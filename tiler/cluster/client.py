@@ -273,6 +273,7 @@ def own_workers(number: int) -> Iterator[Any]:
         scheduler_kwargs={"dashboard": False},
         silence_logs=logging.CRITICAL,
         memory_limit=0,
+        preload=["tiler.cluster.worker"],
     )
     try:
         yield cluster

@@ -7,6 +7,7 @@ memory is planned for one.
 from __future__ import annotations
 
 import pickle
+import signal
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -163,6 +164,12 @@ def check_worker(version: str) -> None:
     threads = get_worker().state.nthreads
     if threads != 1:
         raise UsageError(f"a worker has one thread, got {threads} on {here()}; start it with --nthreads 1")
+
+
+def dask_setup(worker: object) -> None:
+    """Make a worker deaf to Ctrl-C, which a terminal sends to all; the client stops it. Dask calls this."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def here() -> str:
