@@ -92,6 +92,12 @@ class Dask:
         self.workers.append(self._start("dask_worker", *options))
         return self.workers[-1]
 
+    def wait(self) -> None:
+        """Until all workers are there; after a kill they take a moment to come back."""
+        with connected(self.address, lambda event: None) as client:
+            while client.workers() < len(self.workers):
+                time.sleep(0.05)
+
     def _start(self, name, *options) -> subprocess.Popen:
         common = ["--no-dashboard", "--scheduler-file", self._file, *self._more]
         line = [sys.executable, "-m", f"distributed.cli.{name}", *options, *common]
@@ -122,10 +128,8 @@ def hired(tmp_path_factory):
 
 @pytest.fixture
 def dask(hired):
-    """The same when both are there, which take a moment to come back after they were killed."""
-    with connected(hired.address, lambda event: None) as client:
-        while client.workers() < 2:
-            time.sleep(0.05)
+    """The same when both are there."""
+    hired.wait()
     return hired
 
 
@@ -181,6 +185,7 @@ def working(dask) -> list[psutil.Process]:
 
 def kill_a_worker(place, dask, output, seed) -> None:
     """Run; at a random moment between two random blocks, kill a random worker with SIGKILL."""
+    dask.wait()
     rng = random.Random(seed)  # noqa: S311 - seeded on purpose
     mode, left, killed = rng.choice(list(MODES)), [rng.randrange(1, BLOCKS - 1)], []
 
