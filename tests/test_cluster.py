@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,11 +28,14 @@ from hypothesis import strategies as st
 import networks
 from rasters import write_raster
 from refusals import refused
-from tasks import fail_until, raise_signal
+from tasks import fail_until, raise_signal, signal_of, write_until_unwanted
 from tiler import __version__, errors, fingerprint
+from tiler.batch.task import Task
 from tiler.blocks import BlockGrid, BlockSet
+from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
 from tiler.cluster.client import connected
+from tiler.cluster.executor import DaskExecutor
 from tiler.cluster.parts import PER_WORKER, Part, part_side, parts
 from tiler.cluster.scheduler import Scheduler
 from tiler.cluster.worker import SharedRun, compute_part
@@ -297,10 +302,78 @@ def test_damage_in_a_worker_is_the_damage_of_one_process(place, dask, tmp_path):
     assert lines[0] == lines[1]
 
 
+@pytest.fixture
+def archive(tmp_path):
+    """Six rasters, one of which is none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        raw_CHW = rng.integers(1, 255, (3, 200 + number, 300), np.uint8)
+        write_raster(folder / f"{number}.tif", raw_CHW, tiled=True, **HERE)
+    (folder / "5.tif").write_text("no raster")
+    return folder
+
+
+def batch(capsys, archive, output, *options) -> tuple[int, str]:
+    """The command; its exit code, and its last line on stderr."""
+    line = ["batch", archive.parent / "net.onnx", output, archive, "--tile", "128", *options]
+    code = run_command(command, [str(a) for a in line])
+    return code, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_an_archive_on_a_cluster(place, dask, archive, tmp_path, capsys):
+    """Each raster is a task; files, failures and exit code are those of one process."""
+    shutil.copy(place / "net.onnx", tmp_path)
+    alone = batch(capsys, archive, tmp_path / "alone", "--workers", "0")
+    assert alone[0] == 1
+    for name in ("cluster", "killed"):
+        if name == "killed":
+            timer = threading.Timer(0.3, working(dask)[0].kill)
+            timer.start()
+        found = batch(capsys, archive, tmp_path / name, "--scheduler", dask.address)
+        assert found == (1, alone[1].replace("alone", name))
+        for number in range(5):
+            made = (tmp_path / name / f"{number}.tif").read_bytes()
+            assert made == (tmp_path / "alone" / f"{number}.tif").read_bytes()
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["totals"]["done"] + record["totals"]["already"] == 5
+        assert not list((tmp_path / name).rglob("*.run"))
+    timer.join()
+
+
+def test_a_raster_that_always_kills_its_worker(dask, tmp_path, monkeypatch):
+    """It has failed, and the others have not."""
+    monkeypatch.setattr("tiler.cluster.executor.perform_task", signal_of)
+    tasks = [Task("0", "net", "out", RunOptions()), Task("9", "net", "out", RunOptions())]
+    executor = DaskExecutor(dask.address, gpu=False, notes=lambda event: None)
+    outcomes = dict(executor.run(tasks, lambda task, event: None))
+    assert outcomes[tasks[0]] == "alive"
+    assert outcomes[tasks[1]].status == "failed"
+    assert "workers died of one task" in outcomes[tasks[1]].reason
+
+
+def test_workers_and_scheduler_exclude_each_other(place, tmp_path, capsys):
+    line = ["batch", place / "net.onnx", tmp_path / "out", place, "--workers", "2", "--scheduler", "local:2"]
+    refused(capsys, command, line, "--workers are of this machine", "choose one")
+
+
+def test_what_nobody_waits_for_is_stopped(dask, tmp_path):
+    """At its next event, so that the same command run again finds nobody at work."""
+    logs = [tmp_path / "first", tmp_path / "second"]
+    with connected(dask.address, lambda event: None) as cluster:
+        answers = cluster.results(write_until_unwanted, logs)
+        assert next(answers) == (logs[1], "enough")
+        answers.close()
+    size = -1
+    while size != (size := logs[0].stat().st_size):
+        time.sleep(0.5)
+
+
 def test_a_task_that_always_kills_its_worker(dask):
     """It is given up with one line, exit 1; the others are done."""
     with connected(dask.address, lambda event: None) as cluster:
-        answers = dict(cluster.results(raise_signal, [signal.SIGKILL, 0], {}))
+        answers = dict(cluster.results(raise_signal, [signal.SIGKILL, 0]))
     assert answers[0] == "alive"
     error = answers[signal.SIGKILL]
     assert isinstance(error, ClusterError)
@@ -312,9 +385,9 @@ def test_a_failure_that_may_pass_is_tried_again(dask, tmp_path):
     """Three times; others are not."""
     notes = []
     with connected(dask.address, notes.append) as cluster:
-        ((_, gone),) = cluster.results(fail_until, [(tmp_path / "a", errors.OutputError, 2)], {})
-        ((_, lasting),) = cluster.results(fail_until, [(tmp_path / "b", errors.OutputError, 9)], {})
-        ((_, other),) = cluster.results(fail_until, [(tmp_path / "c", errors.DamageError, 9)], {})
+        ((_, gone),) = cluster.results(fail_until, [(tmp_path / "a", errors.OutputError, 2)])
+        ((_, lasting),) = cluster.results(fail_until, [(tmp_path / "b", errors.OutputError, 9)])
+        ((_, other),) = cluster.results(fail_until, [(tmp_path / "c", errors.DamageError, 9)])
     assert gone == "done"
     assert str(lasting) == "failure 3"
     assert str(other) == "failure 1"
@@ -373,12 +446,12 @@ def test_a_worker_of_several_threads(place, tmp_path):
 @pytest.mark.parametrize("gone", ["source", pytest.param("output", marks=pytest.mark.slow)])
 def test_a_worker_that_does_not_see_a_path(place, dask, tmp_path, gone, monkeypatch):
     """As if it lay on the client's own disk."""
-    shared = SharedRun(str(place / "scene.tif"), place / "net.onnx", tmp_path / "out.tif", RunOptions())
+    shared = SharedRun("me", str(place / "scene.tif"), place / "net.onnx", tmp_path / "out.tif", RunOptions())
     if gone == "source":
         shared = replace(shared, source="/not/here.tif")
-    task = partial(compute_part, __version__, pickle.dumps(shared))
+    task = partial(compute_part, shared)
     with connected(dask.address, lambda event: None) as cluster:
-        ((_, error),) = cluster.results(task, [Part(0, 0, 1, 1)], {})
+        ((_, error),) = cluster.results(task, [Part(0, 0, 1, 1)])
     assert isinstance(error, InputError)
     assert "on worker tcp://" in str(error)
     assert "same on all machines" in str(error) or "shared disk" in str(error)

@@ -60,7 +60,7 @@ def assemble(work: Work, outputs: Outputs) -> Tally:
 def _blocks(work: Work) -> Generator[Block]:
     """The blocks of the output's grid."""
     if work.job.options.grid == "source":
-        return source_grid_blocks(work.store, work.job.native)
+        return source_grid_blocks(work.store, work.job.native, work.job.raster.info)
     return _stored(work.store)
 
 
@@ -70,4 +70,5 @@ def _stored(store: BlockStore) -> Generator[Block]:
     def read(window: Window) -> Block:
         return Block(window, store.read(*store.grid.place(window)))
 
-    return prefetch(read, BlockSet.all(store.grid), DECODED_AHEAD)
+    blocks = BlockSet.all(store.grid)
+    return prefetch(read, blocks, DECODED_AHEAD if len(blocks) > 1 else 0)

@@ -15,8 +15,8 @@ PARTIAL: Final = ".partial"
 """Suffix of what is being written; a killed process leaves some behind."""
 
 
-def write_whole(path: Path, content: Buffer) -> None:
-    """Put content at ``path``, over what is there.
+def write_whole(path: Path, content: Buffer, *, sync: bool = True) -> None:
+    """Put content at ``path``, over what is there; without ``sync`` it may be empty after a power cut.
 
     Raises
     ------
@@ -28,7 +28,8 @@ def write_whole(path: Path, content: Buffer) -> None:
         with partial.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

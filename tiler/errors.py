@@ -3,6 +3,7 @@
     TilerError
     +-- UsageError           (ValueError)    an option or argument breaks a rule       exit 2
     |   +-- InputError                       a raster or model cannot be used          exit 2
+    |   +-- OtherRunError                    another run of ours made what is there    exit 2
     +-- DamageError          (OSError)       pixels turned out to be damaged           exit 1
     +-- RemoteError          (OSError)       a raster cannot be fetched                exit 1
     +-- MissingError         (RuntimeError)  the environment lacks what was asked for  exit 3
@@ -35,6 +36,18 @@ class UsageError(TilerError, ValueError):
 
 class InputError(UsageError):
     """A raster or model cannot be used."""
+
+
+class OtherRunError(UsageError):
+    """What is there was made, or begun, by a run of ours with other inputs or options."""
+
+    def __init__(self, message: str, difference: str = "") -> None:
+        super().__init__(message, difference)
+        self.difference = difference
+        """What the other run was made with, in words."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class DamageError(TilerError, OSError):

@@ -6,6 +6,7 @@ memory, shards) is not in it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -39,7 +40,7 @@ INSTRUCTIONS: Final = frozenset(
 )
 """Those that decide which kernels ONNX Runtime takes, and so how its sums are rounded."""
 WORDS: Final = {
-    "version": "version of gigatiler, ONNX Runtime, GDAL or numba",
+    "version": "version of gigatiler, ONNX Runtime, GDAL, OpenSlide or numba",
     "model": "model, or its description",
     "source": "input file",
     "mask": "mask",
@@ -52,18 +53,23 @@ WORDS: Final = {
 def fingerprint(job: Job) -> Fingerprint:
     """Of a run that is opened."""
     return {
-        "version": {
-            "gigatiler": __version__,
-            "onnxruntime": ort.__version__,
-            "gdal": rasterio.__gdal_version__,
-            "numba": numba.__version__,
-        },
+        "version": {**versions(), "reader": job.native.info.reader},
         "model": {"sha256": job.model.sha256, "spec": json.loads(job.model.spec.to_json())},
         "source": source_version(job.native.info.files),
         "mask": None if job.options.mask is None else file_version(job.options.mask),
         "georeferencing": _georeferencing(job.native.info),
         "options": json.loads(json.dumps({**job.settings, "output": job.options.output})),
         "device": _device(job.model.device.partition(",")[0]),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the result."""
+    return {
+        "gigatiler": __version__,
+        "onnxruntime": ort.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "numba": numba.__version__,
     }
 
 
@@ -181,6 +187,7 @@ def gpus() -> str:
     return ", ".join(sorted({text.partition("Model:")[2].partition("\n")[0].strip() for text in texts}))
 
 
+@functools.cache
 def processor() -> str:
     """The kind of processor: the same kind rounds the same way."""
     try:

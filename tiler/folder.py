@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from tiler.durable import sync_file, sync_folder, write_whole
-from tiler.errors import InputError, OutputError, TilerError, UsageError
+from tiler.errors import InputError, OtherRunError, OutputError, TilerError, UsageError
 from tiler.lock import RunLock
 from tiler.manifest import Manifest
 
@@ -218,9 +218,10 @@ class RunFolder:
             # Where no block is stored yet, nothing is lost.
             if not overwrite and self._has_blocks():
                 self.keep = True
-                raise UsageError(
+                raise OtherRunError(
                     f"{self.path} was begun with another {other}; pass --overwrite to start anew, or repeat "
-                    "the first command to carry on"
+                    "the first command to carry on",
+                    f"begun with another {other}",
                 )
         self._clear()
         manifest = first()
@@ -330,10 +331,11 @@ class RunFolder:
         self._ready[final] = self.path / ("finished-" + final.name)
         return self._ready[final]
 
-    def write(self, final: Path, text: str) -> None:
-        """Put text where `publish` will find it."""
+    def write(self, final: Path, content: bytes) -> None:
+        """Put a small file where `publish` will find it."""
         try:
-            write_whole(self.place(final), text.encode())
+            # It is synced when it gets its name, as all are.
+            self.place(final).write_bytes(content)
         except OSError as error:
             raise OutputError(
                 f"cannot write {final}: {error.strerror}; free some space and run the same command again"

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tiler.errors import UsageError
+from tiler.errors import OtherRunError, UsageError
 from tiler.fingerprint import differences
 from tiler.report import Report
 
@@ -29,6 +29,8 @@ class Outputs:
     """The one that was named."""
     kind: str
     """One of `tiler.options.OUTPUTS`."""
+    tissue: bool = False
+    """Whether a preview of the tissue that was found goes with them."""
 
     @property
     def probabilities(self) -> Path:
@@ -46,9 +48,15 @@ class Outputs:
         return self.main.with_suffix(".config.toml")
 
     @property
+    def preview(self) -> Path:
+        """The slide as a thumbnail, its tissue outlined."""
+        return self.main.with_suffix(".tissue.png")
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file, the one that was named first."""
-        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config)))
+        more = (self.preview,) if self.tissue else ()
+        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config, *more)))
 
     def check(self, source: str | Path) -> None:
         """Refuse names that cannot or should not be written, whatever the run is.
@@ -93,27 +101,29 @@ class Outputs:
         Raises
         ------
         UsageError
-            if any of the files is there.
+            if any of the files is there; an `OtherRunError` if another run of ours left it.
         """
         for path in self.all:
             if path.exists() and not excused():
                 made = self._made_with(fingerprint)
-                raise UsageError(f"{path} exists{made}; pass --overwrite to replace it")
+                if not made:
+                    raise UsageError(f"{path} exists; pass --overwrite to replace it")
+                raise OtherRunError(f"{path} exists, {made}; pass --overwrite to replace it", made)
 
     def _made_with(self, fingerprint: Fingerprint | None) -> str:
-        made = self._stored()
+        made = self.stored()
         if fingerprint is None or made is None:
             return ""
         other = differences(made.fingerprint, fingerprint)
-        return f", made with another {other}" if other else " from a run of which other files are gone"
+        return f"made with another {other}" if other else "from a run of which other files are gone"
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
         """The report of a run of this fingerprint whose files are all in their places."""
-        made = self._stored()
+        made = self.stored()
         whole = made is not None and made.fingerprint == fingerprint and all(p.is_file() for p in self.all)
         return made if whole else None
 
-    def _stored(self) -> Report | None:
+    def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""
         try:
             return Report.from_json(self.report.read_text(encoding="utf-8"))

@@ -37,6 +37,8 @@ BLENDED_TILE: Final = 512
 PIXELS_PER_BATCH: Final = 1 << 20
 LARGEST_BATCH: Final = 16
 SMALLEST_CORE: Final = 16
+SMALL_RASTER: Final = 512 * 512
+"""Pixels; a raster that is one such tile needs no threads, which take longer to start than it takes."""
 READER_THREADS: Final = 2
 BATCHES_AHEAD: Final = 1
 CACHE: Final = 256_000_000
@@ -81,6 +83,7 @@ class Plan:
     """Pixels on each side of a core, a multiple of the stride; of blended tiles 0."""
     batches_ahead: int = BATCHES_AHEAD
     reader_threads: int = READER_THREADS
+    """0: none, tiles are read when they are wanted."""
 
     @property
     def blended(self) -> bool:
@@ -90,7 +93,7 @@ class Plan:
     @property
     def read_ahead(self) -> int:
         """Tiles read or being read ahead of the network."""
-        return self.batch + self.reader_threads
+        return self.batch + self.reader_threads if self.reader_threads else 0
 
     @property
     def peak(self) -> int:
@@ -210,23 +213,23 @@ def make_plan(
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
     # A graph of fixed batch is fed whole batches, whatever is asked for.
     smallest = round_up(options.batch or 1, model.shape[0] or 1)
-    fitting = [g for g in grids if _peak(cost, g, smallest) <= budget]
-    if not fitting:
+    fitting = (g for g in sorted(grids, key=_cost_of_time) if _peak(cost, g, smallest) <= budget)
+    grid = next(fitting, None)
+    if grid is None:
         least = min(_peak(cost, g, smallest) for g in grids)
         raise UsageError(
             f"the memory budget is {memory.in_words(budget)}, the smallest plan needs "
             f"{memory.in_words(least)}; raise --memory" + _smaller_ways(cut, options)
         )
-    grid = min(fitting, key=_cost_of_time)
     told = options.batch is not None or model.shape[0] is not None
     batch = smallest if told else _batch(cost, grid, budget)
     width = _strip_width(cost, grid, batch, budget)
     terms = cost.terms(grid.tile, batch, width)
     reason = str(measured) if measured else cut.reason
-    readers = reader_threads(grid.tile)
-    return Plan(
-        grid, cut.mode, reason, batch, width, budget, terms, cost.cache, BLOCK, halo, reader_threads=readers
-    )
+    plan = Plan(grid, cut.mode, reason, batch, width, budget, terms, cost.cache, BLOCK, halo)
+    if grid.count == 1 and grid.tile[0] * grid.tile[1] <= SMALL_RASTER:
+        return replace(plan, batches_ahead=0, reader_threads=0)
+    return replace(plan, reader_threads=reader_threads(grid.tile))
 
 
 def _smaller_ways(cut: Cut, options: RunOptions) -> str:

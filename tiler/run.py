@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rasterio
 
@@ -26,6 +26,8 @@ from tiler.job import plan_facts, prepare
 from tiler.manifest import Manifest
 from tiler.options import RunOptions
 from tiler.outputs import Outputs
+from tiler.overlay import png
+from tiler.readers.slide import METRES
 from tiler.report import DamagedWindow, Report, Tally
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.model import Model
     from tiler.planning import Plan
-    from tiler.ports import Observer
+    from tiler.ports import Observer, RasterInfo
 
 SHOWN: Final = 8
 """Shards that are named where many are missing."""
@@ -91,6 +93,7 @@ def segment(
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
+    outputs = replace(outputs, tissue=job.tissue is not None)
     outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
@@ -121,7 +124,7 @@ def _carry_out(
     with ExitStack() as stack:
         # Before anything is written: a scheduler that does not answer leaves nothing behind.
         hired = stack.enter_context(ExitStack())
-        cluster = _hire(hired, job.options, observer)
+        cluster = _hire(hired, job, observer)
         plan = _settled(job, mark, outputs, folder, stopwatch)
         if plan is None:
             observer(Noted(f"another process finished {outputs.main}"))
@@ -151,13 +154,13 @@ def _carry_out(
     return report
 
 
-def _hire(stack: ExitStack, options: RunOptions, observer: Observer) -> Cluster | None:
+def _hire(stack: ExitStack, job: Job, observer: Observer) -> Cluster | None:
     """The workers of ``--scheduler``, until the stack is closed."""
-    if options.scheduler is None:
+    if job.options.scheduler is None:
         return None
     from tiler.cluster.client import connected
 
-    return stack.enter_context(connected(options.scheduler, observer))
+    return stack.enter_context(connected(job.options.scheduler, observer, "CUDA" in job.model.device))
 
 
 def _settled(
@@ -185,11 +188,12 @@ def _settled(
 
 def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     """Put report and options beside the verified files, and give all of them their names."""
-    options, folder = work.job.options, work.folder
-    folder.write(
-        outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None, scheduler=None)))
-    )
-    folder.write(outputs.report, report.to_json() + "\n")
+    options, folder, tissue = work.job.options, work.folder, work.job.tissue
+    if tissue is not None:
+        folder.write(outputs.preview, png(tissue.picture()))
+    told = replace(options, overwrite=False, shard=None, scheduler=None)
+    folder.write(outputs.config, to_toml(asdict(told)).encode())
+    folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.
         outputs.refuse_existing(lambda: False, report.fingerprint)
@@ -209,6 +213,8 @@ def _announce(work: Work) -> None:
         notes.append(f"carrying on: {len(total) - len(missing)} of {len(total)} blocks are there")
     if job.raster.info.note:
         notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
+    if job.tissue is not None:
+        notes.append(f"{job.tissue.facts()['share']:.1%} of the slide is tissue, the rest is not computed")
     if job.options.blend == "auto" and work.plan.blended:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":
@@ -254,13 +260,22 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
     raise AssertionError("unreachable")
 
 
+def _place_on_slide(info: RasterInfo) -> dict[str, Any]:
+    """Where the output's pixels lie on a slide; nothing for a scene."""
+    if info.to_level0 is None or info.ground is None:
+        return {}
+    return {
+        "to_level0": list(info.to_level0[:6]),
+        "mpp": [round(side / METRES, 6) for side in info.ground],
+    }
+
+
 def _bottleneck(work: Work, seconds: float) -> str:
     """The busiest stage; readers are several."""
-    threads = {"read": work.plan.reader_threads, "network": work.backend.workers}
-    shares = {
-        name: busy / (threads.get(name, 1) * work.workers) for name, busy in work.stopwatch.seconds.items()
-    }
+    threads = {"read": work.plan.reader_threads or 1, "network": work.backend.workers}
+    shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
     name, busy = max(shares.items(), key=lambda item: item[1])
+    busy /= work.workers
     return f"{name}: {busy / max(seconds, busy):.0%} of the time"
 
 
@@ -285,6 +300,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start
         blocks=len(BlockSet.all(work.store.grid)),
         damaged=tuple(DamagedWindow(str(d.window), d.reason) for d in damaged),
         peak_memory=memory.peak(),
+        tissue=None if job.tissue is None else job.tissue.facts(),
         seams=None if work.seams is None else {**asdict(work.seams), "excess": work.seams.excess},
         plan=plan_facts(job, work.plan),
         model={
@@ -293,7 +309,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start
             "device": job.model.device,
             "said_by": job.model.origins,
         },
-        source={"path": job.source},
-        output={"height": info.height, "width": info.width},
+        source={"path": job.source, "reader": job.raster.info.reader},
+        output={"height": info.height, "width": info.width, **_place_on_slide(info)},
         fingerprint=mark,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import json
 import os
 import re
@@ -57,6 +58,22 @@ class TornBlockError(OutputError):
         return TornBlockError, self.place
 
 
+@functools.lru_cache(maxsize=16)
+def _description(grid: BlockGrid, planes: int) -> bytes:
+    """The array's metadata as zarr writes them."""
+    (rows, columns), side = grid.shape, grid.side
+    files: dict[str, Any] = {}
+    zarr.create_array(
+        MemoryStore(files),
+        shape=(planes, rows * side, columns * side),
+        chunks=(planes, side, side),
+        dtype="uint8",
+        compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
+        fill_value=NODATA,
+    )
+    return bytes(files["zarr.json"].to_bytes())
+
+
 class SyncedStore(LocalStore):
     """A folder of chunks in which each is on the disk before it has its name."""
 
@@ -94,27 +111,13 @@ class BlockStore:
         """
         try:
             self._damage.mkdir(parents=True, exist_ok=True)
-            description, path = self._description(), self._folder / "zarr.json"
+            description, path = _description(self.grid, self.planes), self._folder / "zarr.json"
             if not path.is_file() or path.read_bytes() != description:
-                write_whole(path, description)
+                write_whole(path, description, sync=False)
             # The configuration is not stored with the array.
             self._array = zarr.open_array(SyncedStore(self._folder), mode="r+").with_config(CONFIG)
         except OSError as error:
             raise OutputError(f"cannot write to {self._folder}: {error.strerror or error}") from None
-
-    def _description(self) -> bytes:
-        """The array's metadata as zarr writes them."""
-        (rows, columns), side = self.grid.shape, self.grid.side
-        files: dict[str, Any] = {}
-        zarr.create_array(
-            MemoryStore(files),
-            shape=(self.planes, rows * side, columns * side),
-            chunks=(self.planes, side, side),
-            dtype="uint8",
-            compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
-            fill_value=NODATA,
-        )
-        return bytes(files["zarr.json"].to_bytes())
 
     def present(self, among_RC: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
         """Which blocks are there (rows, columns); whether they are sound shows when they are read.
@@ -122,10 +125,8 @@ class BlockStore:
         Only rows that hold a block of ``among_RC`` are looked at; None: all.
         """
         present_RC = np.zeros(self.grid.shape, np.bool_)
-        rows = (
-            range(self.grid.shape[0]) if among_RC is None else np.flatnonzero(among_RC.any(axis=1)).tolist()
-        )
-        for row in rows:
+        rows_R = np.ones(len(present_RC), np.bool_) if among_RC is None else np.any(among_RC, axis=1)
+        for row in np.flatnonzero(rows_R).tolist():
             folder = self._chunk(row, 0).parent
             with suppress(FileNotFoundError), os.scandir(folder) as entries:
                 columns = (int(entry.name) for entry in entries if entry.name.isdecimal())

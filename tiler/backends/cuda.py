@@ -123,7 +123,7 @@ def cuda_session(content: bytes, settings: ort.SessionOptions, device: Device) -
         if the cards are of several models.
     """
     numbers = device.cards or (0,)
-    _check_cards(numbers, card_names())
+    check_cards(numbers, card_names())
     ort.preload_dlls()
     # Its warnings about plug-ins that are not used are of no use.
     ort.set_default_logger_severity(3)
@@ -135,7 +135,16 @@ def cuda_session(content: bytes, settings: ort.SessionOptions, device: Device) -
     return CudaSession(lanes), f"CUDA (ONNX Runtime {ort.__version__}){which}"
 
 
-def _check_cards(numbers: tuple[int, ...], names: tuple[str, ...]) -> None:
+def check_cards(numbers: tuple[int, ...], names: tuple[str, ...]) -> None:
+    """Refuse cards that are not among those here, by their models, or are of several models.
+
+    Raises
+    ------
+    MissingError
+        if one is not there.
+    UsageError
+        if they are of several models.
+    """
     told = ",".join(map(str, numbers))
     if PROVIDER not in ort.get_available_providers() or not names:
         raise MissingError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "segment": ("tiler.cli.segment:segment", "Segment one raster."),
+    "batch": ("tiler.cli.batch:batch", "Segment an archive: files, folders, globs, lists."),
     "plan": ("tiler.cli.segment:plan", "Say what segment would do: tiles, memory, time."),
     "inspect": ("tiler.cli.inspect:inspect", "What a model or a raster says about itself."),
     "compare": ("tiler.cli.compare:compare", "Agreement of two label rasters."),

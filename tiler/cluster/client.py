@@ -22,7 +22,7 @@ from tiler import __version__
 from tiler.backends.runtime import cores
 from tiler.cluster.parts import part_side, parts
 from tiler.cluster.scheduler import Scheduler
-from tiler.cluster.worker import SharedRun, compute_part, forget
+from tiler.cluster.worker import SharedRun, call, compute_part, forget
 from tiler.errors import (
     ClusterError,
     DamageError,
@@ -31,6 +31,7 @@ from tiler.errors import (
     OutputError,
     RemoteError,
     TilerError,
+    UsageError,
     one_line,
 )
 from tiler.estimate import network_seconds
@@ -64,8 +65,10 @@ class Cluster:
 
     scheduler: Scheduler
     observer: Observer
+    gpu: bool
+    """Whether each task takes one unit of the workers' resource GPU."""
     _client: Any
-    _name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Of this client in its tasks: answers to another one's are not ours."""
     _numbers: Iterator[int] = field(default_factory=count)
     _told: bool = False
@@ -84,9 +87,12 @@ class Cluster:
             raise self._lost() from None
 
     def results(
-        self, function: Callable[[Item], Any], items: Iterable[Item], resources: dict[str, float]
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Item],
+        sent: Callable[[Item], Any] = lambda item: item,
     ) -> Generator[tuple[Item, Any]]:
-        """Call the function on each item in some worker; items with their answers, as they come.
+        """Call the function in some worker on what is sent of each item; items with answers, as they come.
 
         An answer is what the function returned, or the `TilerError` that it ended with.
 
@@ -95,13 +101,14 @@ class Cluster:
         ClusterError
             if the scheduler is lost.
         """
-        waiting = iter(items)
+        waiting, needs = iter(items), {"GPU": 1} if self.gpu else None
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         flying: dict[str, tuple[Item, int, Any]] = {}
 
         def send(item: Item, attempt: int) -> None:
-            key = f"tiler-{self._name}-{next(self._numbers)}"
-            future = self._client.submit(function, item, key=key, pure=False, resources=resources or None)
+            key = f"tiler-{self.name}-{next(self._numbers)}"
+            told = __version__, pickle.dumps((function, sent(item)))
+            future = self._client.submit(call, *told, key=key, pure=False, resources=needs)
             flying[key] = item, attempt, future
             future.add_done_callback(done.put)
 
@@ -175,11 +182,10 @@ class Cluster:
             return
         work.workers = max(self.workers(), 1)
         side = part_side(missing.grid, self._rate(work), work.workers)
-        task = partial(compute_part, __version__, pickle.dumps(self._shared(work, source)))
+        task = partial(compute_part, self._shared(work, source))
         work.stopwatch.begun = work.stopwatch.begun or time.perf_counter()
         done, total = wanted.pixels - missing.pixels, wanted.pixels
-        gpu = {"GPU": 1.0} if "CUDA" in work.job.model.device else {}
-        for part, answer in self.results(task, parts(missing, side), gpu):
+        for part, answer in self.results(task, parts(missing, side)):
             if isinstance(answer, TilerError):
                 work.folder.keep = work.folder.keep or isinstance(answer, DamageError)
                 raise answer
@@ -189,6 +195,10 @@ class Cluster:
             for note in answer.notes:
                 work.observer(Noted(note))
             work.observer(BlockStored(str(part.window(missing.grid)), pixels, done, total))
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the workers close what they have open."""
         with suppress(OSError, RuntimeError, ValueError):
             self._client.run(forget)
 
@@ -210,6 +220,7 @@ class Cluster:
             threads=options.threads or (max(1, cores() // own) if own else None),
         )
         return SharedRun(
+            self.name,
             str(source if is_remote(source) else Path(source).absolute()),
             work.job.model.path.absolute(),
             work.folder.output.absolute(),
@@ -218,15 +229,22 @@ class Cluster:
 
 
 @contextmanager
-def connected(text: str, observer: Observer) -> Iterator[Cluster]:
+def connected(text: str, observer: Observer, gpu: bool = False) -> Iterator[Cluster]:
     """The cluster that ``--scheduler`` names; workers of our own are stopped at the end.
 
     Raises
     ------
+    UsageError
+        if workers of our own are to share the cards of this machine.
     MissingError
         if Dask is not installed, or no scheduler answers.
     """
     scheduler = Scheduler.parse(text)
+    if gpu and scheduler.workers:
+        raise UsageError(
+            f"several cards of one machine need no scheduler, got {text} on a GPU; pass --device cuda:0,1 "
+            "without it, or --device cpu"
+        )
     try:
         import distributed
     except ImportError:
@@ -234,10 +252,10 @@ def connected(text: str, observer: Observer) -> Iterator[Cluster]:
     _silence()
     if scheduler.workers:
         with own_workers(scheduler.workers) as place, _client(distributed, scheduler, place) as client:
-            yield Cluster(scheduler, observer, client)
+            yield Cluster(scheduler, observer, gpu, client)
     else:
         with _client(distributed, scheduler, scheduler.address) as client:
-            yield Cluster(scheduler, observer, client)
+            yield Cluster(scheduler, observer, gpu, client)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What a worker does: some blocks of a run, computed and stored.
+"""What a worker does: some blocks of a run computed and stored, or one raster of a batch segmented.
 
-A worker keeps the raster and the network of one run open from task to task, and never more than one: its
+A worker keeps one network open from task to task, for blocks also the raster, and never more than one: its
 memory is planned for one.
 """
 
@@ -10,12 +10,14 @@ import pickle
 import signal
 import socket
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rasterio
 
 from tiler import __version__
+from tiler.backends.onnx import load_model
+from tiler.batch.task import perform
 from tiler.blocks import BlockSet
 from tiler.compute import Work, compute
 from tiler.errors import InputError, MissingError, UsageError
@@ -28,19 +30,30 @@ from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
     from pathlib import Path
 
+    from tiler.batch.task import Outcome, Task
     from tiler.cluster.parts import Part
     from tiler.fingerprint import Fingerprint
     from tiler.job import Job
+    from tiler.model import Model
     from tiler.options import RunOptions
     from tiler.planning import Plan
+
+Kept = TypeVar("Kept")
+
+
+class NotWantedError(BaseException):
+    """Nobody waits for this task any more. Not an `Exception`: that would be a failure of its raster."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedRun:
     """A run that another process has begun. Paths are absolute and mean the same on every machine."""
 
+    client: str
+    """Name of that process: what is open for one is not used for another."""
     source: str
     model: Path
     output: Path
@@ -82,6 +95,7 @@ class OpenRun:
         job, stopwatch, notes = self.job, Stopwatch(), []
 
         def note(event: Event) -> None:
+            check_wanted(event)
             if isinstance(event, Noted):
                 notes.append(f"{event.message} (on {here()})")
 
@@ -105,55 +119,19 @@ class OpenRun:
 
 
 _lock = threading.Lock()
-_open: dict[bytes, OpenRun] = {}
-"""The run that is open, by its pickled description."""
+_open: dict[Hashable, OpenRun | Model] = {}
+"""The one thing that is open, by what it was opened for."""
 
 
-def compute_part(version: str, pickled: bytes, part: Part) -> Done:
-    """The task.
-
-    Parameters
-    ----------
-    version
-        Of gigatiler where the task was made; ``pickled`` is only opened by the same one.
-    pickled
-        A `SharedRun`.
-    part
-        Which of its blocks.
-
-    Raises
-    ------
-    TilerError
-        as `tiler.segment` does.
-    """
-    check_worker(version)
-    with _lock:
-        if pickled not in _open:
-            _open.clear()
-            _open[pickled] = OpenRun(pickle.loads(pickled))  # noqa: S301 - Dask unpickles what it is sent anyway
-        try:
-            return _open[pickled].compute(part)
-        except BaseException:
-            # What failed once is opened anew.
-            _open.clear()
-            raise
-
-
-def forget() -> None:
-    """Close the run that is open."""
-    with _lock:
-        _open.clear()
-
-
-def check_worker(version: str) -> None:
-    """Refuse to work in a process that would not do as the client expects.
+def call(version: str, pickled: bytes) -> Any:  # noqa: ANN401 - what the function returns
+    """The task: a function and its argument, pickled by gigatiler of this version, and opened by no other.
 
     Raises
     ------
     MissingError
-        if it is of another version.
+        if this worker's version is another one.
     UsageError
-        if it runs several tasks at once.
+        if this worker does several tasks at once.
     """
     from distributed import get_worker
 
@@ -164,6 +142,71 @@ def check_worker(version: str) -> None:
     threads = get_worker().state.nthreads
     if threads != 1:
         raise UsageError(f"a worker has one thread, got {threads} on {here()}; start it with --nthreads 1")
+    function, argument = pickle.loads(pickled)  # noqa: S301 - Dask unpickles what it is sent anyway
+    return function(argument)
+
+
+def compute_part(run: SharedRun, part: Part) -> Done:
+    """Store the blocks of a part of a run.
+
+    Raises
+    ------
+    TilerError
+        as `tiler.segment` does.
+    """
+    with _lock:
+        opened = _kept(run, lambda: OpenRun(run))
+        try:
+            return opened.compute(part)
+        except BaseException:
+            # What failed once is opened anew.
+            _open.clear()
+            raise
+
+
+def perform_task(client: str, task: Task) -> Outcome:
+    """Segment one raster of a batch.
+
+    Raises
+    ------
+    TilerError
+        if the network cannot be loaded.
+    """
+    options = replace(task.options, mask=None, mpp=None)
+    with _lock:
+        model = _kept((client, task.model, options), lambda: load_model(task.model, task.options))
+        return perform(task, model, check_wanted)
+
+
+def _kept(key: Hashable, make: Callable[[], Kept]) -> Kept:
+    """What was made for the key, or what is made for it now; what was made for another one goes first."""
+    if key not in _open:
+        _open.clear()
+        _open[key] = make()  # type: ignore[assignment] # one of both kinds
+    return _open[key]  # type: ignore[return-value] # as it was made for this key
+
+
+def forget() -> None:
+    """Close what is open."""
+    with _lock:
+        _open.clear()
+
+
+def check_wanted(event: Event | None = None) -> None:
+    """Stop a task whose client has cancelled it, or is no more; an observer.
+
+    Raises
+    ------
+    NotWantedError
+        if that is so.
+    """
+    from distributed import get_worker
+    from distributed.worker import thread_state  # type: ignore[attr-defined] # its key has no other way
+
+    del event
+    task = get_worker().state.tasks.get(thread_state.key)
+    if task is None or task.state != "executing":
+        raise NotWantedError
 
 
 def dask_setup(worker: object) -> None:

@@ -1,0 +1,159 @@
+"""The output folder of a batch: its records, summaries, log and locks. Outputs are none of its business.
+
+run.json, summary.csv, summary.html    of the last batch; of shards what they have put together so far
+run-1-of-4.json                        of one shard
+errors.log                             tracebacks of errors that are not ours
+.batch/                                locks; thumbnails
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from tiler.batch.items import STATE
+from tiler.batch.record import Record, merged, now, read_record, write_text
+from tiler.batch.summary import to_csv, to_html
+from tiler.durable import PARTIAL
+from tiler.errors import OutputError, TilerError, UsageError
+from tiler.lock import RunLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SUMMARIES: Final = ("summary.csv", "summary.html")
+LOG: Final = "errors.log"
+INTERVAL: Final = 2.0
+"""Seconds between two writes of the record, at least."""
+SHARE: Final = 0.05
+"""Of the time may go into writing it."""
+PAUSE: Final = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Archive:
+    """An output folder, held by one batch or by the shards of one."""
+
+    folder: Path
+    shard: tuple[int, int] | None = None
+    """(i, n): this process is one of several at work here."""
+    written: bool = field(init=False, default=False)
+    """Whether the record has been."""
+    _next: float = field(init=False, default=0.0)
+    """When the record may be written again, by `time.monotonic`."""
+
+    @property
+    def state(self) -> Path:
+        """The folder of locks and thumbnails."""
+        return self.folder / STATE
+
+    def record_path(self, shard: tuple[int, int] | None) -> Path:
+        """Of the batch, or of a shard."""
+        return self.folder / ("run.json" if shard is None else f"run-{shard[0]}-of-{shard[1]}.json")
+
+    def thumbnail(self, output: str) -> Path:
+        """Where the picture of an output below this folder lies."""
+        return (self.state / "thumbnails" / output).with_suffix(".jpg")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder where it is not there, and hold its lock.
+
+        Raises
+        ------
+        UsageError
+            if another batch is at work here, or the folder holds somebody else's files of our names.
+        OutputError
+            if it cannot be written to.
+        """
+        with ExitStack() as stack:
+            try:
+                self.state.mkdir(parents=True, exist_ok=True)
+                self._hold(stack, RunLock(self.state / "lock"), shared=self.shard is not None)
+                if self.shard is not None:
+                    number, count = self.shard
+                    self._hold(stack, RunLock(self.state / f"shard-{number}-of-{count}.lock"))
+                self._check()
+            except TilerError:
+                raise
+            except OSError as error:
+                raise OutputError(f"cannot write to {self.folder}: {error.strerror or error}") from None
+            yield
+
+    def _hold(self, stack: ExitStack, lock: RunLock, shared: bool = False) -> None:
+        if not lock.acquire(shared=shared):
+            raise UsageError(f"{lock.holder()} is at work in {self.folder}; wait for it, or stop it")
+        stack.callback(lock.release)
+
+    def _check(self) -> None:
+        """That what will be written over is ours; remove what killed processes were writing."""
+        ours = read_record(self.record_path(None)) is not None or any(self.folder.glob("run-*-of-*.json"))
+        for path in (self.folder / name for name in SUMMARIES):
+            if path.exists() and not ours:
+                raise UsageError(f"{path} is of no batch; choose another folder, or move it away")
+        if self.shard is None:
+            for path in self.folder.glob("*" + PARTIAL):
+                path.unlink()
+
+    def earlier(self) -> list[Record]:
+        """What earlier batches recorded of this archive, the latest last."""
+        paths = (self.record_path(None), *([self.record_path(self.shard)] if self.shard else []))
+        return [record for record in map(read_record, paths) if record is not None]
+
+    def keep(self, record: Record) -> None:
+        """Write the record and its summaries, unless they have just been written."""
+        start = time.monotonic()
+        if start >= self._next:
+            self.write(record)
+            now = time.monotonic()
+            self._next = now + max(INTERVAL, (now - start) / SHARE)
+
+    def write(self, record: Record) -> None:
+        """Write the record and, but for a shard, its summaries.
+
+        Raises
+        ------
+        OutputError
+            if that fails.
+        """
+        record.write(self.record_path(self.shard))
+        self.written = True
+        if self.shard is None:
+            self._summarise(record)
+
+    def _summarise(self, record: Record) -> None:
+        table, page = (self.folder / name for name in SUMMARIES)
+        write_text(table, to_csv(record))
+        write_text(page, to_html(record, lambda entry: self.thumbnail(entry.output)))
+
+    def close(self, record: Record) -> None:
+        """Write the record for the last time, and the summaries of all shards that have begun.
+
+        Every shard does so when its own record says that it has ended, one after the other: so whichever is
+        last puts all of them together.
+        """
+        self.write(record)
+        if self.shard is None:
+            # What shards of an earlier batch recorded is older than this.
+            for path in self.folder.glob("run-*-of-*.json"):
+                path.unlink()
+            return
+        count = self.shard[1]
+        lock = RunLock(self.state / "merge.lock")
+        while not lock.acquire():
+            time.sleep(PAUSE)
+        try:
+            parts = [read_record(self.record_path((number, count))) for number in range(1, count + 1)]
+            whole = merged(parts)
+            whole.write(self.record_path(None))
+            self._summarise(whole)
+        finally:
+            lock.release()
+
+    def log(self, output: str, trace: str) -> None:
+        """Keep a traceback."""
+        with (self.folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{now()} {output}\n{trace}\n")

@@ -1,0 +1,200 @@
+"""What is known of an archive, as ``run.json``: how each raster went, with which network and options.
+
+It is written whole, now and then, so that a killed batch leaves one that is at most some seconds old. It is
+for people and for ``--retry-failed``; what is done is told by the outputs themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+from tiler.batch.task import ALREADY, DAMAGED, DONE, FAILED
+from tiler.durable import write_whole
+from tiler.errors import OutputError, UsageError
+from tiler.report import ClassTally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tiler.batch.task import Outcome
+    from tiler.report import Report
+
+FORMAT: Final = 1
+PENDING: Final = "pending"
+RUNNING, ENDED, STOPPED = "running", "ended", "stopped"
+STATUSES: Final = (DONE, ALREADY, DAMAGED, FAILED, PENDING)
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How one raster went, when it was last attempted."""
+
+    source: str
+    output: str
+    """Below the output folder."""
+    status: str = PENDING
+    """pending: not attempted yet; else as of `tiler.batch.task.Outcome`."""
+    reason: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    """Of the run that made the output, or of the attempt that failed."""
+    pixels: int = 0
+    """That the network was fed."""
+    valid_pixels: int = 0
+    megapixels_per_second: float = 0.0
+    blocks_computed: int = 0
+    """By the last run; 0 if it was done already."""
+    classes: tuple[ClassTally, ...] = ()
+    ended: str = ""
+    """When the attempt ended, UTC."""
+
+    def after(self, outcome: Outcome) -> Entry:
+        """The entry when the raster was attempted."""
+        attempted = replace(
+            Entry(self.source, self.output),
+            status=outcome.status,
+            reason=outcome.reason,
+            error=outcome.error,
+            seconds=outcome.seconds,
+            ended=now(),
+        )
+        return attempted if outcome.report is None else attempted.told(outcome.report)
+
+    def told(self, report: Report) -> Entry:
+        """With what the output's report says."""
+        return replace(
+            self,
+            seconds=report.seconds,
+            pixels=report.pixels,
+            valid_pixels=report.valid_pixels,
+            megapixels_per_second=report.megapixels_per_second,
+            blocks_computed=0 if self.status == ALREADY else report.blocks_computed,
+            classes=report.classes,
+        )
+
+
+@dataclass(slots=True)
+class Record:
+    """All entries of a batch, or of one shard of it."""
+
+    model: dict[str, Any]
+    """Path, SHA-256."""
+    options: dict[str, Any]
+    versions: dict[str, str]
+    entries: dict[str, Entry]
+    """By output, in the order of the archive."""
+    shard: tuple[int, int] | None = None
+    state: str = RUNNING
+    """running; ended: everything was attempted that was to be; stopped: something ended it before."""
+    started: str = field(default_factory=now)
+    updated: str = ""
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Number of rasters of each status."""
+        statuses = [entry.status for entry in self.entries.values()]
+        return {status: statuses.count(status) for status in STATUSES}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of all entries, in the network's order."""
+        return tuple(dict.fromkeys(c.name for entry in self.entries.values() for c in entry.classes))
+
+    def adopt(self, earlier: Record) -> None:
+        """Take over what an earlier batch found out about the same rasters."""
+        for output, entry in self.entries.items():
+            known = earlier.entries.get(output)
+            if known is not None and known.source == entry.source:
+                self.entries[output] = known
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        values = {"format": FORMAT, "totals": self.totals, **asdict(self)}
+        return json.dumps({**values, "entries": list(values["entries"].values())}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """The inverse of `to_json`.
+
+        Raises
+        ------
+        ValueError, TypeError, LookupError
+            if the text is no record of this version.
+        """
+        values = json.loads(text)
+        if values.pop("format") != FORMAT or not isinstance(values.pop("totals"), dict):
+            raise ValueError("it is of another format")
+        entries = [
+            Entry(**{**entry, "classes": tuple(ClassTally(**c) for c in entry["classes"])})
+            for entry in values.pop("entries")
+        ]
+        shard = values.pop("shard")
+        return cls(
+            **values, shard=shard and (shard[0], shard[1]), entries={entry.output: entry for entry in entries}
+        )
+
+    def write(self, path: Path) -> None:
+        """Put it at ``path``, whole.
+
+        Raises
+        ------
+        OutputError
+            if that fails.
+        """
+        self.updated = now()
+        write_text(path, self.to_json() + "\n")
+
+
+def read_record(path: Path) -> Record | None:
+    """The record at ``path``, None if there is none.
+
+    Raises
+    ------
+    UsageError
+        if what is there is none of ours.
+    """
+    try:
+        return Record.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise UsageError(
+            f"{path} is no record of a batch of this version; choose another folder, or move it away"
+        ) from None
+
+
+def merged(records: Sequence[Record | None]) -> Record:
+    """One record of all shards, of which some may not have begun; at least one has.
+
+    Rasters are dealt out in turn, and so they are put together.
+    """
+    begun = [record for record in records if record is not None]
+    whole = replace(begun[0], shard=None, entries={})
+    for entries in zip_longest(*(record.entries.values() for record in begun)):
+        whole.entries.update({entry.output: entry for entry in entries if entry is not None})
+    whole.started = min(record.started for record in begun)
+    states = {RUNNING if record is None else record.state for record in records}
+    whole.state = next(state for state in (RUNNING, STOPPED, ENDED) if state in states)
+    return whole
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put text at ``path``, whole; bytes of file names that are no text are written as escapes."""
+    try:
+        write_whole(path, text.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+        ) from None
