@@ -46,6 +46,7 @@ from tiler.run import segment
 from tiler.store import TornBlockError
 
 pytest.importorskip("distributed")
+dask_config = pytest.importorskip("dask").config
 
 SIDE = 128
 BLOCKS = 3 * 4
@@ -508,3 +509,28 @@ def test_a_torn_block_travels():
     error = pickle.loads(pickle.dumps(TornBlockError(3, 4)))  # noqa: S301 - our own
     assert error.place == (3, 4)
     assert str(error) == str(TornBlockError(3, 4))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl")
+def test_a_scheduler_that_speaks_tls(place, tmp_path, monkeypatch):
+    """With a certificate of one's own; without one nobody gets in."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    names = ["-subj", "/CN=tiler", "-keyout", key, "-out", cert]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names], check=True, capture_output=True
+    )
+    files = ["--protocol", "tls", "--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key]
+    monkeypatch.setattr("tiler.cluster.client.PATIENCE", "2s")
+    with ExitStack() as stack:
+        dask = Dask(tmp_path, stack, files)
+        dask.add_worker()
+        assert dask.address.startswith("tls://")
+        with pytest.raises(MissingError, match=r"tls://.* needs a certificate and a key"):
+            run(place, tmp_path / "out.tif", scheduler=dask.address)
+        with pytest.raises(MissingError, match=r"no Dask scheduler answers at tcp://"):
+            run(place, tmp_path / "out.tif", scheduler=dask.address.replace("tls", "tcp"))
+        tls = {"distributed.comm.tls.ca-file": str(cert)}
+        tls |= {"distributed.comm.tls.client.cert": str(cert), "distributed.comm.tls.client.key": str(key)}
+        with dask_config.set(tls):
+            run(place, tmp_path / "out.tif", scheduler=dask.address)
+    assert_same(place, tmp_path / "out.tif")

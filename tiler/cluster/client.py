@@ -254,8 +254,19 @@ def connected(text: str, observer: Observer, gpu: bool = False) -> Iterator[Clus
         with own_workers(scheduler.workers) as place, _client(distributed, scheduler, place) as client:
             yield Cluster(scheduler, observer, gpu, client)
     else:
+        _check_keys(distributed, scheduler)
         with _client(distributed, scheduler, scheduler.address) as client:
             yield Cluster(scheduler, observer, gpu, client)
+
+
+def _check_keys(distributed: Any, scheduler: Scheduler) -> None:  # noqa: ANN401 - Dask has no types
+    """Dask would end in a traceback where there are none."""
+    given = distributed.Security().get_connection_args("client")
+    if scheduler.address.startswith("tls://") and given["ssl_context"] is None:
+        raise MissingError(
+            f"{scheduler.address} needs a certificate and a key; set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "..__CLIENT__CERT and ..__CLIENT__KEY"
+        )
 
 
 @contextmanager
