@@ -25,6 +25,9 @@ from tiler.tissue import TissueMask, open_tissue
 from tiler.tolerance import measure_halo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiler.geometry import Window
     from tiler.outputs import Outputs
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
@@ -120,8 +123,11 @@ class Job:
 
     def skipped(self, plan: Plan) -> int:
         """Tiles of a plan that are known to hold nothing before they are read."""
-        shares = (s.share(row, column) for s in plan.strips() for row in s.rows for column in s.columns)
-        return sum(map(self.reader.skips, shares))
+        return sum(map(self.reader.skips, _shares(plan)))
+
+    def leaves_nothing(self, plan: Plan) -> bool:
+        """Whether that is so of all tiles; known as soon as one holds something."""
+        return all(map(self.reader.skips, _shares(plan)))
 
     def fitted(self, plan: Plan) -> Plan:
         """The plan that another process made for this job, within this one's budget."""
@@ -148,6 +154,11 @@ class Job:
             density,
         )
         return [product for product in (shares, labels) if product.planes.start < product.planes.stop]
+
+
+def _shares(plan: Plan) -> Iterator[Window]:
+    """The pixels that each tile of a plan contributes to."""
+    return (s.share(row, column) for s in plan.strips() for row in s.rows for column in s.columns)
 
 
 def prepare(source: str | Path, model: Model | str | Path, options: RunOptions | None = None) -> Job:

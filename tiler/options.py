@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from tiler.cluster.scheduler import Scheduler
 from tiler.device import Device
 from tiler.errors import UsageError
 
@@ -97,6 +98,8 @@ class RunOptions:
     """A damaged block of the source ends the run, or becomes nodata and is listed in the report."""
     shard: tuple[int, int] | None = None
     """(i, n): compute the i-th of n parts, i from 1; the last to be done finishes the output."""
+    scheduler: str | None = None
+    """local:N, or the address of a Dask scheduler whose workers compute the blocks."""
     overwrite: bool = False
     """Whether an existing output, or a run of other options, is replaced."""
 
@@ -104,6 +107,7 @@ class RunOptions:
         if self.mask is not None:
             object.__setattr__(self, "mask", os.fspath(self.mask))
         self._check_choices()
+        self._check_scheduler()
         for name in ("tile", "batch", "stride", "threads", "memory"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -130,6 +134,13 @@ class RunOptions:
             if value not in choices:
                 raise UsageError(f"{name.replace('_', '-')} is one of {', '.join(choices)}, got {value!r}")
         Device.parse(self.device)
+
+    def _check_scheduler(self) -> None:
+        if self.scheduler is None:
+            return
+        Scheduler.parse(self.scheduler)
+        if self.shard is not None:
+            raise UsageError("--scheduler and --shard are two ways to share out one run; choose one")
 
     def _check_resolution(self) -> None:
         value = self.resolution

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tiler import memory
 from tiler.blocks import BlockGrid
+from tiler.cluster.scheduler import Scheduler
 from tiler.errors import InputError, UsageError
 from tiler.grid import Axis, Strip, TileGrid, round_up
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tiler.finish import Finisher
+    from tiler.geometry import Window
     from tiler.model import Model
     from tiler.options import RunOptions
     from tiler.ports import RasterInfo
@@ -197,7 +199,8 @@ def make_plan(
         if options contradict each other, the model, or the memory budget.
     """
     cut = make_cut(info, model, options)
-    budget = options.memory or memory.resident() + memory.available() // 2
+    own = Scheduler.parse(options.scheduler).workers if options.scheduler else 0
+    budget = options.memory or memory.resident() + memory.available() // 2 // max(1, own)
     halo = 0 if cut.grid else measured.halo if measured else halo_on_stride(model)
     cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), min(CACHE, budget // 8))
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
@@ -262,9 +265,22 @@ def smaller(plan: Plan, model: Model) -> Plan | None:
     side = round_up(axis.tile // 2, stride)
     if fixed is not None or side >= axis.tile or side < 2 * halo + max(stride, SMALLEST_CORE):
         return None
-    half = _exact_axis(axis.extent, side, halo, model, fixed=False)
-    grid = TileGrid(half, columns) if axis is rows else TileGrid(rows, half)
+    half = replace(_exact_axis(axis.extent, side, halo, model, fixed=False), part=axis.part)
+    grid = replace(plan.grid, rows=half) if axis is rows else replace(plan.grid, columns=half)
     return replace(plan, grid=grid)
+
+
+def within(plan: Plan, window: Window, model: Model) -> Plan:
+    """The same result for one window of whole blocks alone.
+
+    Where another tile makes no other result, tiles are fitted to the window, so that a raster in parts takes
+    no more of them than the raster at once; else they are the plan's own that touch it.
+    """
+    rows, columns = plan.grid.rows, plan.grid.columns
+    if plan.mode == "exact":
+        rows = rows.within(window.top, window.bottom, fixed=model.shape[1] is not None)
+        columns = columns.within(window.left, window.right, fixed=model.shape[2] is not None)
+    return replace(plan, grid=TileGrid(rows, columns, window))
 
 
 def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:

@@ -6,7 +6,7 @@ Whatever ends a run early, what it stored stays in its run directory, and the sa
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from tiler.store import BlockStore, TornBlockError
 from tiler.toml import to_toml
 
 if TYPE_CHECKING:
+    from tiler.cluster.client import Cluster
     from tiler.job import Job
     from tiler.model import Model
     from tiler.planning import Plan
@@ -87,7 +88,7 @@ def segment(
     options = options or RunOptions()
     outputs = Outputs(Path(output), options.output)
     outputs.check(source)
-    folder = RunFolder(outputs.main, options.shard)
+    folder = RunFolder(outputs.main, options.shard, cluster=options.scheduler is not None)
     if not options.overwrite:
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
@@ -103,32 +104,46 @@ def segment(
             more = ", without --check-seams; --overwrite makes it anew" if without else ""
             observer(Noted(f"{output} is finished already{more}"))
         else:
-            report = _carry_out(job, mark, outputs, folder, observer, start)
+            report = _carry_out(job, mark, source, outputs, folder, observer, start)
     if report is not None:
         observer(Finished(asdict(report)))
     return report
 
 
 def _carry_out(
-    job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer, start: float
+    job: Job,
+    mark: Fingerprint,
+    source: str | Path,
+    outputs: Outputs,
+    folder: RunFolder,
+    observer: Observer,
+    start: float,
 ) -> Report | None:
     """Compute what is missing and finish, or leave that to another shard."""
     stopwatch = Stopwatch()
-    plan = _settled(job, mark, outputs, folder, stopwatch)
-    if plan is None:
-        observer(Noted(f"another process finished {outputs.main}"))
-        return outputs.finished(mark)
-    with rasterio.Env(GDAL_CACHEMAX=plan.cache):
+    with ExitStack() as stack:
+        # Before anything is written: a scheduler that does not answer leaves nothing behind.
+        hired = stack.enter_context(ExitStack())
+        cluster = _hire(hired, job, observer)
+        plan = _settled(job, mark, outputs, folder, stopwatch)
+        if plan is None:
+            observer(Noted(f"another process finished {outputs.main}"))
+            return outputs.finished(mark)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=plan.cache))
         store = BlockStore(folder.path / "blocks", plan.blocks, job.finisher.planes)
         store.open()
         work = Work(job, plan, store, folder, observer, stopwatch)
         _announce(work)
         whole = BlockSet.all(plan.blocks)
-        if job.options.shard is not None:
+        if cluster is not None:
+            cluster.compute(work, whole, source)
+            hired.close()
+        elif job.options.shard is not None:
             compute(work, whole.shard(*job.options.shard, plan.strip_width))
             if not _last(work, whole):
                 return None
-            observer(Noted("all blocks are there: finishing when the other shards have left"))
+        if folder.shared:
+            observer(Noted("all blocks are there: finishing when the others at work here have left"))
             if not folder.take_over(mark):
                 observer(Noted(f"another process finished {outputs.main}"))
                 return outputs.finished(mark)
@@ -137,6 +152,15 @@ def _carry_out(
         report = _report(work, outputs, tally, mark, start)
         _publish(work, outputs, report)
     return report
+
+
+def _hire(stack: ExitStack, job: Job, observer: Observer) -> Cluster | None:
+    """The workers of ``--scheduler``, until the stack is closed."""
+    if job.options.scheduler is None:
+        return None
+    from tiler.cluster.client import connected
+
+    return stack.enter_context(connected(job.options.scheduler, observer, "CUDA" in job.model.device))
 
 
 def _settled(
@@ -167,7 +191,8 @@ def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     options, folder, tissue = work.job.options, work.folder, work.job.tissue
     if tissue is not None:
         folder.write(outputs.preview, png(tissue.picture()))
-    folder.write(outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None))).encode())
+    told = replace(options, overwrite=False, shard=None, scheduler=None)
+    folder.write(outputs.config, to_toml(asdict(told)).encode())
     folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.
@@ -195,7 +220,7 @@ def _announce(work: Work) -> None:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":
         notes.append(work.plan.reason)
-    if job.options.mask is not None and job.skipped(work.plan) == work.plan.tiles:
+    if job.options.mask is not None and job.leaves_nothing(work.plan):
         notes.append(f"the mask {job.options.mask} leaves nothing of this raster: all of it will be nodata")
     for note in notes:
         work.observer(Noted(note))
@@ -251,6 +276,7 @@ def _bottleneck(work: Work, seconds: float) -> str:
     threads = {"read": work.plan.reader_threads or 1, "network": work.backend.workers}
     shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
     name, busy = max(shares.items(), key=lambda item: item[1])
+    busy /= work.workers
     return f"{name}: {busy / max(seconds, busy):.0%} of the time"
 
 

@@ -202,6 +202,11 @@ _OPTIONS = (
     click.option(
         "--shard", type=SHARD, metavar="I/N", help="Part I of N; the last to be done finishes the output."
     ),
+    click.option(
+        "--scheduler",
+        metavar="WHERE",
+        help="Compute on Dask workers: local:N, or a scheduler's tcp:// or tls:// address.",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace an output, or a run of other options."),
     config_option,
 )
