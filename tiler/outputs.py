@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from tiler.errors import UsageError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.fingerprint import Fingerprint
+    from tiler.vector.options import PolygonOptions
 
 SUFFIXES: Final = {".tif", ".tiff"}
 LONGEST_NAME: Final = 200
@@ -29,6 +30,10 @@ class Outputs:
     """The one that was named."""
     kind: str
     """One of `tiler.options.OUTPUTS`."""
+    vector: PolygonOptions | None = None
+    """Of the polygons that are wanted."""
+    styled: bool = False
+    """Whether a QGIS style lies beside the labels."""
 
     @property
     def probabilities(self) -> Path:
@@ -46,9 +51,25 @@ class Outputs:
         return self.main.with_suffix(".config.toml")
 
     @property
+    def style(self) -> Path:
+        """How QGIS draws labels and polygons."""
+        return self.main.with_suffix(".qml")
+
+    @property
+    def polygons(self) -> Path | None:
+        """The labels as polygons."""
+        return None if self.vector is None else self.vector.path(self.main)
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file, the one that was named first."""
-        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config)))
+        return (*self._of_pixels, *([] if self.polygons is None else [self.polygons]))
+
+    @property
+    def _of_pixels(self) -> tuple[Path, ...]:
+        """All but the polygons, which can be made of the labels later."""
+        files = (self.main, self.probabilities, self.report, self.config)
+        return tuple(dict.fromkeys((*files, *([self.style] if self.styled else []))))
 
     def check(self, source: str | Path) -> None:
         """Refuse names that cannot or should not be written, whatever the run is.
@@ -108,10 +129,32 @@ class Outputs:
         return f", made with another {other}" if other else " from a run of which other files are gone"
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
-        """The report of a run of this fingerprint whose files are all in their places."""
+        """The report of a run of this fingerprint whose files, but perhaps polygons, are in their places."""
         made = self._stored()
-        whole = made is not None and made.fingerprint == fingerprint and all(p.is_file() for p in self.all)
-        return made if whole else None
+        whole = made is not None and made.fingerprint == fingerprint
+        return made if whole and all(p.is_file() for p in self._of_pixels) else None
+
+    def lacks_polygons(self, report: Report) -> bool:
+        """Whether polygons are wanted that are yet to be made of finished labels.
+
+        Raises
+        ------
+        UsageError
+            if there are others in their place.
+        """
+        if self.polygons is None or self.vector is None:
+            return False
+        if not self.polygons.exists():
+            return True
+        made = report.polygons.get(self.vector.format)
+        if made is None:
+            raise UsageError(f"{self.polygons} exists; remove it to have it made anew")
+        other = differences({"polygons": made["options"]}, {"polygons": asdict(self.vector)})
+        if other:
+            raise UsageError(
+                f"{self.polygons} exists, made with another {other}; remove it to have it made anew"
+            )
+        return False
 
     def _stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""

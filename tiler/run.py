@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rasterio
 
@@ -19,7 +19,7 @@ from tiler.assemble import assemble
 from tiler.blocks import BlockSet
 from tiler.compute import Work, compare, compute
 from tiler.errors import DamageError
-from tiler.events import Finished, Noted, Planned, Publishing, ignore
+from tiler.events import Finished, Noted, Planned, Polygonising, Publishing, ignore
 from tiler.fingerprint import Fingerprint, fingerprint
 from tiler.folder import RunFolder
 from tiler.job import plan_facts, prepare
@@ -30,7 +30,9 @@ from tiler.report import DamagedWindow, Report, Tally
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
+from tiler.style import to_qml
 from tiler.toml import to_toml
+from tiler.vector.options import check_installed
 
 if TYPE_CHECKING:
     from tiler.job import Job
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 8
 """Shards that are named where many are missing."""
+CACHE: Final = 64_000_000
+"""Bytes of GDAL's cache while polygons are made of a finished file."""
 ATTEMPTS: Final = 3
 """How often blocks that do not read back are computed again before the disk is given up."""
 
@@ -64,7 +68,8 @@ def segment(
         An ONNX file, or what `tiler.load_model` returned.
     output
         Path of the result, ``.tif``. With output "both", the probabilities go beside it as
-        ``.probabilities.tif``; the report to ``.report.json``, the options to ``.config.toml``.
+        ``.probabilities.tif``; the report to ``.report.json``, the options to ``.config.toml``, a QGIS style
+        to ``.qml``, polygons to the suffix of their format.
     options
         See `tiler.RunOptions`.
     observer
@@ -83,18 +88,23 @@ def segment(
     """
     start = time.perf_counter()
     options = options or RunOptions()
-    outputs = Outputs(Path(output), options.output)
+    outputs = Outputs(Path(output), options.output, options.polygons)
     outputs.check(source)
+    if options.polygons is not None:
+        check_installed()
     folder = RunFolder(outputs.main, options.shard)
     if not options.overwrite:
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
+    outputs = replace(outputs, styled=job.styled)
     outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
         report = None if options.overwrite else outputs.finished(mark)
-        if report is not None:
+        if report is not None and outputs.lacks_polygons(report):
+            report = _add_polygons(job, mark, outputs, folder, observer)
+        elif report is not None:
             folder.tidy(mark)
             without = options.check_seams and report.seams is None
             more = ", without --check-seams; --overwrite makes it anew" if without else ""
@@ -131,8 +141,53 @@ def _carry_out(
                 return outputs.finished(mark)
         store.sweep()
         tally = _finish(work, whole, outputs)
-        report = _report(work, outputs, tally, mark, start)
+        if outputs.styled:
+            folder.write(outputs.style, to_qml(job.model.spec.classes))
+        labels = folder.place(outputs.main)
+        with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
+            polygons = _polygons(job, outputs, folder, labels, observer)
+        report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
         _publish(work, outputs, report)
+    return report
+
+
+def _polygons(
+    job: Job, outputs: Outputs, folder: RunFolder, labels: Path, observer: Observer
+) -> dict[str, Any]:
+    """Make polygons of a label file, if they are wanted; what the report says of them."""
+    if outputs.vector is None or outputs.polygons is None:
+        return {}
+    from tiler.vector.labels import open_labels_file
+    from tiler.vector.make import make_polygons
+
+    observer(Polygonising(str(outputs.polygons)))
+    name = outputs.main.stem
+    made = make_polygons(
+        open_labels_file(labels), job.place, folder.place(outputs.polygons), outputs.vector, name
+    )
+    facts = {"path": str(outputs.polygons), "options": asdict(outputs.vector), **asdict(made)}
+    return {outputs.vector.format: facts}
+
+
+def _add_polygons(
+    job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer
+) -> Report | None:
+    """Make polygons of finished labels; nothing is computed again."""
+    folder.begin(mark, lambda: None, overwrite=False)
+    report = outputs.finished(mark)
+    if report is None or outputs.polygons is None or not outputs.lacks_polygons(report):
+        return report
+    observer(Noted(f"{outputs.main} is finished already: only polygons are made of it"))
+    for path in (outputs.config, outputs.report):
+        # Named before the polygons: those that no report tells of would be somebody else's.
+        folder.place(path)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        polygons = _polygons(job, outputs, folder, outputs.main, observer)
+    report = replace(report, polygons={**report.polygons, **polygons})
+    folder.write(outputs.config, to_toml(job.options.lasting))
+    folder.write(outputs.report, report.to_json() + "\n")
+    observer(Publishing(str(outputs.polygons)))
+    folder.publish()
     return report
 
 
@@ -162,7 +217,7 @@ def _settled(
 def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     """Put report and options beside the verified files, and give all of them their names."""
     options, folder = work.job.options, work.folder
-    folder.write(outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None))))
+    folder.write(outputs.config, to_toml(options.lasting))
     folder.write(outputs.report, report.to_json() + "\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.

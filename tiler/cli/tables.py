@@ -53,6 +53,7 @@ def print_report(report: Report) -> None:
     print_pairs(
         [
             *(("written", path) for path in report.outputs),
+            *(("polygons", f"{made['polygons']:,} in {made['path']}") for made in report.polygons.values()),
             ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
             ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
             ("speed", f"{report.megapixels_per_second:.2f} Mpx/s, {report.startup_seconds:.1f} s to start"),
