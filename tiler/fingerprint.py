@@ -39,7 +39,7 @@ INSTRUCTIONS: Final = frozenset(
 )
 """Those that decide which kernels ONNX Runtime takes, and so how its sums are rounded."""
 WORDS: Final = {
-    "version": "version of gigatiler, ONNX Runtime, GDAL or numba",
+    "version": "version of gigatiler, ONNX Runtime, GDAL, OpenSlide or numba",
     "model": "model, or its description",
     "source": "input file",
     "mask": "mask",
@@ -57,6 +57,7 @@ def fingerprint(job: Job) -> Fingerprint:
             "gigatiler": __version__,
             "onnxruntime": ort.__version__,
             "gdal": rasterio.__gdal_version__,
+            "reader": job.native.info.reader,
             "numba": numba.__version__,
         },
         "model": {"sha256": job.model.sha256, "spec": json.loads(job.model.spec.to_json())},

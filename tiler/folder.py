@@ -292,10 +292,10 @@ class RunFolder:
         self._ready[final] = self.path / ("finished-" + final.name)
         return self._ready[final]
 
-    def write(self, final: Path, text: str) -> None:
-        """Put text where `publish` will find it."""
+    def write(self, final: Path, content: bytes) -> None:
+        """Put a small file where `publish` will find it."""
         try:
-            write_whole(self.place(final), text.encode())
+            write_whole(self.place(final), content)
         except OSError as error:
             raise OutputError(
                 f"cannot write {final}: {error.strerror}; free some space and run the same command again"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from affine import Affine
 
 from tiler import __version__
@@ -18,14 +19,20 @@ from tiler.model import Model
 from tiler.open import open_for_model, open_mask, open_raster
 from tiler.options import RunOptions
 from tiler.planning import Cut, Plan, fitted, halo_on_stride, make_cut, make_plan
+from tiler.readers.mask import BothMasks
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
+from tiler.tissue import TissueMask, open_tissue
 from tiler.tolerance import measure_halo
 
 if TYPE_CHECKING:
     from tiler.outputs import Outputs
     from tiler.ports import Raster, RasterInfo
+    from tiler.spec import ModelSpec
     from tiler.vector.place import Place
+
+CENTIMETRE: Final = 0.01
+"""Metres."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +50,8 @@ class Job:
     """What was found to be damaged so far."""
     stamps: dict[str, tuple[int, ...]]
     """Of the source's files when they were opened; see `tiler.fingerprint.check_unchanged`."""
+    tissue: TissueMask | None = None
+    """Where a slide's tissue is, a part of the reader's mask."""
 
     @property
     def source(self) -> str:
@@ -62,7 +71,7 @@ class Job:
     @property
     def styled(self) -> bool:
         """Whether the labels are class numbers of a scene, for which a QGIS style is written."""
-        return self.finisher.label_planes == 1
+        return self.finisher.label_planes == 1 and self.output_info.to_level0 is None
 
     @property
     def place(self) -> Place:
@@ -94,7 +103,17 @@ class Job:
             **({} if self.cut.mode == "exact" or self.cut.grid else {"tile": self.options.tile}),
             "tolerance": self.options.tolerance,
             "mask": None if self.options.mask is None else Path(self.options.mask).name,
+            **self._slide_settings,
         }
+
+    @property
+    def _slide_settings(self) -> dict[str, Any]:
+        """Those that only slides have."""
+        info = self.raster.info
+        if info.to_level0 is None:
+            return {}
+        tissue = None if self.tissue is None else asdict(self.tissue.settings)
+        return {"to_level0": list(info.to_level0[:6]), "metres": info.ground, "tissue": tissue}
 
     @property
     def tags(self) -> dict[str, str]:
@@ -127,8 +146,13 @@ class Job:
         """The files that pixels are written to; the one at the output's own name comes last."""
         finisher, classes = self.finisher, self.model.spec.classes
         names = tuple(c.name for c in classes) if finisher.multilabel else ("class",)
-        cut = finisher.label_planes
-        labels = Product(outputs.main, "labels", slice(0, cut), names, classes, self.tags)
+        cut, info = finisher.label_planes, self.output_info
+        density = (
+            None
+            if info.to_level0 is None or info.ground is None
+            else (CENTIMETRE / info.ground[0], CENTIMETRE / info.ground[1])
+        )
+        labels = Product(outputs.main, "labels", slice(0, cut), names, classes, self.tags, density)
         shares = Product(
             outputs.probabilities,
             "probabilities",
@@ -136,6 +160,7 @@ class Job:
             finisher.probability_names,
             classes,
             self.tags,
+            density,
         )
         return [product for product in (shares, labels) if product.planes.start < product.planes.stop]
 
@@ -155,23 +180,42 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
     how: dict[str, Any] = {
         "bands": options.bands,
         "nodata": options.nodata,
+        "assume_mpp": options.assume_mpp,
         "allow_vrt": options.allow_vrt,
         "allow_remote": options.allow_remote,
         "damage": damage if options.on_error == "nodata" else None,
     }
     native = open_raster(source, **how)
-    raster = open_for_model(source, model.spec, resolution=options.resolution, **how)  # type: ignore[arg-type] # checked by RunOptions
+    raster = open_for_model(
+        source,
+        model.spec,
+        resolution=options.resolution,  # type: ignore[arg-type] # checked by RunOptions
+        mpp=options.mpp,
+        level=options.level,
+        **how,
+    )
+    tissue = open_tissue(native, raster.info, options)
     mask = None if options.mask is None else open_mask(Path(options.mask), raster.info)
+    if tissue is not None:
+        mask = tissue if mask is None else BothMasks(mask, tissue)
     return Job(
         native=native,
-        reader=TileReader(raster, model.spec, model.dtype, mask),
+        reader=TileReader(raster, _fed(model.spec, raster.info), model.dtype, mask),
         model=model,
         finisher=Finisher(model.spec, model.channels, options.output),
         options=options,
         cut=make_cut(raster.info, model, options),
         damage=damage,
         stamps=stamps((*native.info.files, *([] if options.mask is None else [options.mask]))),
+        tissue=tissue,
     )
+
+
+def _fed(spec: ModelSpec, info: RasterInfo) -> ModelSpec:
+    """What a scanner of slides left out is glass to the network, unless the model says otherwise."""
+    if info.to_level0 is None or spec.fill or info.dtype != np.uint8:
+        return spec
+    return replace(spec, fill=(255.0,) * len(spec.bands))
 
 
 def plan(source: str | Path, model: Model | str | Path, options: RunOptions | None = None) -> Plan:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from xml.etree import ElementTree as ET
 
 import numpy as np
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags
 
 from tiler.errors import InputError, UsageError
 from tiler.readers.address import address, is_remote, shown
@@ -20,10 +22,11 @@ from tiler.readers.mask import RasterMask, VectorMask
 from tiler.readers.polygons import VECTOR, read_polygons
 from tiler.readers.remote import RemoteRaster, open_remote, remote_version
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
+from tiler.readers.slide import GENERIC, LARGEST_MPP, METRES, SlideRaster, tiff_mpp, vendor
+from tiler.readers.slide import SUFFIXES as SLIDE_SUFFIXES
 from tiler.readers.source import DRIVERS, LABEL_DTYPES, Source
 
 if TYPE_CHECKING:
-    from affine import Affine
     from numpy.typing import NDArray
 
     from tiler.damage import DamageLog
@@ -41,17 +44,20 @@ def open_raster(
     bands: tuple[int, ...] | None = None,
     nodata: float | None = None,
     resolution: Resolution = "native",
+    mpp: float | None = None,
+    level: int | None = None,
+    assume_mpp: float | None = None,
     allow_vrt: bool = False,
     allow_remote: bool = False,
     damage: DamageLog | None = None,
 ) -> Raster:
-    """Open a raster file as one plane of pixels.
+    """Open a raster or slide file as one plane of pixels.
 
     Parameters
     ----------
     path
-        GeoTIFF, COG, JPEG 2000, PNG or JPEG; a VRT with ``allow_vrt``; an http(s) address with
-        ``allow_remote``.
+        GeoTIFF, COG, JPEG 2000, PNG or JPEG; a slide that OpenSlide knows; a VRT with ``allow_vrt``; an
+        http(s) address with ``allow_remote``.
     bands
         Band numbers from 1, in the order that they are wanted; None: all but alpha.
     nodata
@@ -59,6 +65,14 @@ def open_raster(
     resolution
         Metres per pixel on the ground; other than the file's own, the pixels are averaged (from the
         nearest finer overview) or, where it is finer, interpolated.
+    mpp
+        Micrometres per pixel of a slide: the level that has them, within 5 %, else the nearest finer one
+        averaged to them.
+    level
+        Of a slide's pyramid, 0 is the finest.
+    assume_mpp
+        Micrometres per full-resolution pixel of a slide, or of a picture without georeferencing, where the
+        file does not say them; such a picture is a slide from then on.
     damage
         Where damaged blocks are noted, which then are not valid; None: they are errors when they are read.
 
@@ -67,6 +81,7 @@ def open_raster(
     InputError
         if the file cannot be used.
     """
+    version = ""
     if is_remote(path):
         url = address(path)
         if not allow_remote:
@@ -75,10 +90,19 @@ def open_raster(
             )
         # Asked before it is opened: else what is read of an old version could pass for the new one.
         version = remote_version(url)
-        native = open_remote(Source(url, DRIVERS, bands, nodata))
+        native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata))
+    elif _is_slide(Path(path), assume_mpp is not None):
+        native = SlideRaster(Path(path), told=bands, nodata=nodata, assume_mpp=assume_mpp, damage=damage)
     else:
-        version = ""
         native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
+        if assume_mpp is not None and native.info.crs is None and native.info.transform is None:
+            side = assume_mpp * METRES
+            native.info = replace(native.info, ground=(side, side), to_level0=Affine.identity())
+    if level is not None:
+        return _of_one_version(_at_level(native, level), version)
+    if mpp is not None:
+        _check_is_slide(native.info, f"--mpp {mpp:g}")
+        return _at_resolution(native, mpp * METRES, version, CLOSE_ENOUGH)
     if resolution == "native":
         return _of_one_version(native, version)
     if not 0 < resolution < np.inf:
@@ -93,6 +117,9 @@ def open_for_model(
     bands: tuple[int, ...] | None = None,
     nodata: float | None = None,
     resolution: Resolution | None = None,
+    mpp: float | None = None,
+    level: int | None = None,
+    assume_mpp: float | None = None,
     allow_vrt: bool = False,
     allow_remote: bool = False,
     damage: DamageLog | None = None,
@@ -109,6 +136,7 @@ def open_for_model(
         path,
         bands=bands,
         nodata=nodata,
+        assume_mpp=assume_mpp,
         allow_vrt=allow_vrt,
         allow_remote=allow_remote,
         damage=damage,
@@ -122,9 +150,15 @@ def open_for_model(
             f"the model takes {len(spec.bands)} bands ({', '.join(spec.bands)}), got {native.info.bands} "
             f"in {native.info.name}" + (choose if native.info.bands > len(spec.bands) else "")
         )
-    if resolution is None:
-        resolution = _resolution_for(native.info, spec.resolution)
-    return native if resolution == "native" else opened(resolution=resolution)
+    _check_mpp(native.info)
+    if mpp is None and level is None and resolution is None:
+        if native.info.to_level0 is not None and spec.resolution is not None:
+            mpp = spec.resolution / METRES
+        else:
+            resolution = _resolution_for(native.info, spec.resolution)
+    if (mpp, level, resolution) == (None, None, "native"):
+        return native
+    return opened(resolution=resolution or "native", mpp=mpp, level=level)
 
 
 def _resolution_for(info: RasterInfo, wanted: float | None) -> Resolution:
@@ -208,8 +242,68 @@ def _nearest_by(
     return rows, np.floor(step.a * (np.arange(width) + 0.5) + step.c).astype(np.int64)
 
 
-def _at_resolution(native: GdalRaster, resolution: float, version: str) -> Raster:
+def _is_slide(path: Path, told: bool) -> bool:
+    """Whether OpenSlide is to read it: every slide, and of tiled TIFFs those that can be nothing else.
+
+    Raises
+    ------
+    InputError
+        if it is called a slide and is none: GDAL might make something of what is left of it.
+    """
+    if not path.is_file():
+        return False
+    kind = vendor(path)
+    if not kind and path.suffix.lower() in SLIDE_SUFFIXES:
+        raise InputError(
+            f"a {path.suffix} is a slide that OpenSlide can open, got {path}; it is damaged or cut short"
+        )
+    return _is_picture_pyramid(path, told) if kind == GENERIC else bool(kind)
+
+
+def _is_picture_pyramid(path: Path, told: bool) -> bool:
+    """Whether a TIFF is a pyramid of colours that says a slide's resolution, unless that was told.
+
+    And has nothing that only GDAL understands: a place on the ground, a mask, other bands or depths.
+    """
+    with Source(path).open() as dataset:
+        placed = dataset.crs or dataset.gcps[0] or dataset.rpcs or not dataset.transform.is_identity
+        masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
+        coloured = dataset.colorinterp == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        plain = coloured and set(dataset.dtypes) == {"uint8"} and dataset.nodata is None
+        picture = plain and not placed and not masked and bool(dataset.overviews(1))
+        return picture and (told or 0 < tiff_mpp(dataset.tags()) <= LARGEST_MPP)
+
+
+def _check_is_slide(info: RasterInfo, option: str) -> None:
+    if info.to_level0 is None:
+        fix = (
+            "pass --resolution METRES" if info.crs else "pass --assume-mpp too if it is a picture of a slide"
+        )
+        raise InputError(f"{option} is of a slide, {info.name} is none; {fix}")
+
+
+def _check_mpp(info: RasterInfo) -> None:
+    if info.to_level0 is not None and info.ground is None:
+        raise InputError(
+            f"a slide says its micrometres per pixel, {info.name} does not; pass --assume-mpp, e.g. "
+            "--assume-mpp 0.5 for an objective of 20x"
+        )
+
+
+def _at_level(native: GdalRaster | SlideRaster, level: int) -> GdalRaster | SlideRaster:
+    """A level of a pyramid as it is."""
+    _check_is_slide(native.info, f"--level {level}")
+    if level > len(native.overviews):
+        raise InputError(f"{native.info.name} has levels 0 to {len(native.overviews)}, got --level {level}")
+    return native if level == 0 else _overview(native, level - 1)
+
+
+def _at_resolution(
+    native: GdalRaster | SlideRaster, resolution: float, version: str, near: float = 0
+) -> Raster:
+    """A raster at a resolution in metres; of a slide, the level that is as near to it as that, as it is."""
     info = native.info
+    _check_mpp(info)
     if info.ground is None:
         raise InputError(
             f"a resolution needs a georeferenced raster, {info.name} is not; pass --resolution native"
@@ -218,6 +312,8 @@ def _at_resolution(native: GdalRaster, resolution: float, version: str) -> Raste
     if not across * down <= MAX_PIXELS:
         raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got --resolution {resolution:g}")
     width, height = max(1, round(across)), max(1, round(down))
+    if info.to_level0 is not None:
+        return _slide_at_resolution(native, resolution, (height, width), near)
     if (height, width) == (info.height, info.width):
         return _of_one_version(native, version)
     source = _finest_below(native, height, width)
@@ -227,21 +323,57 @@ def _at_resolution(native: GdalRaster, resolution: float, version: str) -> Raste
     return ResampledRaster(_of_one_version(source, version), resampled_info(info, height, width, note))
 
 
-def _of_one_version(raster: GdalRaster, version: str) -> Raster:
+def _slide_at_resolution(
+    native: GdalRaster | SlideRaster, resolution: float, size: tuple[int, int], near: float
+) -> Raster:
+    """A level of a slide, or its pixels brought to ``resolution``; ``size`` is about (height, width) then."""
+    levels = ((native.info.height, native.info.width), *native.overviews)
+    off = [max(abs(size[0] / height - 1), abs(size[1] / width - 1)) for height, width in levels]
+    best = off.index(min(off))
+    if off[best] <= near:
+        return _at_level(native, best)
+    source = _finest_below(native, *size)
+    # What a level's last row and column lack or have too much must not move the others.
+    info = source.info
+    assert info.ground is not None  # noqa: S101 - as of the slide
+    sides = info.width, info.height
+    width, height = (round(n * g / resolution) for n, g in zip(sides, info.ground, strict=True))
+    if not (width and height):
+        raise InputError(
+            f"a slide has a pixel or more, {info.name} has none at {resolution / METRES:g} micrometres per "
+            "pixel; pass --level 0 to feed it as it is"
+        )
+    if (height, width) == (info.height, info.width):
+        return source
+    way = "averaged" if info.ground[0] < resolution else "interpolated"
+    note = f"{way} from {info.width} x {info.height} px of {info.ground[0] / METRES:.4g} micrometres"
+    return ResampledRaster(source, resampled_info(info, height, width, note))
+
+
+def _of_one_version(raster: GdalRaster | SlideRaster, version: str) -> Raster:
     """A remote raster is held to the version that it had before it was opened."""
-    if isinstance(raster.source.path, Path):
+    if isinstance(raster, SlideRaster) or isinstance(raster.source.path, Path):
         return raster
     return RemoteRaster(raster, raster.source.path, version)
 
 
-def _finest_below(native: GdalRaster, height: int, width: int) -> GdalRaster:
+def _finest_below(native: GdalRaster | SlideRaster, height: int, width: int) -> GdalRaster | SlideRaster:
     """The smallest overview that is still at least as fine as the target, else the full resolution."""
     fits = [i for i, (h, w) in enumerate(native.overviews) if h >= height and w >= width]
-    if not fits:
-        return native
+    return _overview(native, fits[-1]) if fits else native
+
+
+def _overview(native: GdalRaster | SlideRaster, index: int) -> GdalRaster | SlideRaster:
+    """A coarser level of the same file."""
+    if isinstance(native, SlideRaster):
+        return native.level(index + 1)
     full = native.info.height, native.info.width
-    source = replace(native.source, overview=fits[-1])
-    return open_remote(source, full) if source.remote else GdalRaster(source, native.damage, full)
+    source = replace(native.source, overview=index)
+    made = open_remote(source, full) if source.remote else GdalRaster(source, native.damage, full)
+    if native.info.to_level0 is not None:
+        scaled = resampled_info(native.info, made.info.height, made.info.width, "")
+        made.info = replace(made.info, transform=None, ground=scaled.ground, to_level0=scaled.to_level0)
+    return made
 
 
 def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,14 @@ BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
 GRIDS: Final = ("model", "source")
 ON_ERRORS: Final = ("fail", "nodata")
 OUTPUTS: Final = ("labels", "probabilities", "both")
-CHOICES: Final = {"output": OUTPUTS, "blend": BLENDS, "grid": GRIDS, "on_error": ON_ERRORS}
+TISSUES: Final = ("auto", "off")
+CHOICES: Final = {
+    "output": OUTPUTS,
+    "blend": BLENDS,
+    "grid": GRIDS,
+    "on_error": ON_ERRORS,
+    "tissue": TISSUES,
+}
 UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -50,12 +58,24 @@ class RunOptions:
     """Threads of the network (default: one per core)."""
     resolution: float | str | None = None
     """Metres per pixel that the network is fed, or "native" (default: the model's own)."""
+    mpp: float | None = None
+    """Micrometres per pixel that the network is fed, of a slide (default: the model's own resolution)."""
+    level: int | None = None
+    """Pyramid level of a slide that the network is fed as it is, from 0."""
+    assume_mpp: float | None = None
+    """Micrometres per full-resolution pixel of a slide, or a picture, that does not say them."""
     grid: str = "model"
     """The output's pixel grid: as the network was fed, or the source's own."""
     bands: tuple[int, ...] | None = None
     """Band numbers from 1, in the model's order."""
     mask: str | None = None
     """File of the polygons, or of the raster, inside which a result is wanted."""
+    tissue: str = "auto"
+    """Whether glass is left out: auto (of slides; of those without any nothing is) or off."""
+    tissue_threshold: float | None = None
+    """How much darker than glass tissue is at least, in grey levels (default: `tiler.tissue.THRESHOLD`)."""
+    tissue_area: float | None = None
+    """Pieces of tissue, and holes in it, have at least so many mm2 (default: `tiler.tissue.SMALLEST`)."""
     nodata: float | None = None
     """Value of invalid pixels, over what the file says."""
     allow_vrt: bool = False
@@ -111,6 +131,7 @@ class RunOptions:
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise UsageError(f"tolerance is a probability between 0 and 1, got {self.tolerance}")
         self._check_resolution()
+        self._check_slide()
         self._check_polygons()
 
     @property
@@ -146,6 +167,23 @@ class RunOptions:
             return
         if isinstance(value, str) or not value > 0:
             raise UsageError(f'resolution is metres per pixel above 0 or "native", got {value!r}')
+
+    def _check_slide(self) -> None:
+        told = [name for name in ("mpp", "level", "resolution") if getattr(self, name) is not None]
+        if len(told) > 1:
+            raise UsageError(f"one of --mpp, --level and --resolution is given, got --{' and --'.join(told)}")
+        for name in ("mpp", "assume_mpp"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name.replace('_', '-')} is micrometres per pixel above 0, got {value}")
+        if self.level is not None and self.level < 0:
+            raise UsageError(f"levels are numbered from 0, got {self.level}")
+        if self.tissue_threshold is not None and not 0 < self.tissue_threshold < 255:
+            raise UsageError(f"tissue-threshold is between 0 and 255, got {self.tissue_threshold}")
+        if self.tissue_area is not None and not 0 <= self.tissue_area < math.inf:
+            raise UsageError(f"tissue-area is mm2 from 0, got {self.tissue_area}")
+        if self.tissue == "off" and (self.tissue_threshold, self.tissue_area) != (None, None):
+            raise UsageError("--tissue-threshold and --tissue-area are for --tissue auto, got --tissue off")
 
 
 def parse_bytes(text: str) -> int:

@@ -34,6 +34,8 @@ class Outputs:
     """Of the polygons that are wanted."""
     styled: bool = False
     """Whether a QGIS style lies beside the labels."""
+    tissue: bool = False
+    """Whether a preview of the tissue that was found goes with them."""
 
     @property
     def probabilities(self) -> Path:
@@ -61,6 +63,11 @@ class Outputs:
         return None if self.vector is None else self.vector.path(self.main)
 
     @property
+    def preview(self) -> Path:
+        """The slide as a thumbnail, its tissue outlined."""
+        return self.main.with_suffix(".tissue.png")
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file, the one that was named first."""
         return (*self._of_pixels, *([] if self.polygons is None else [self.polygons]))
@@ -68,8 +75,8 @@ class Outputs:
     @property
     def _of_pixels(self) -> tuple[Path, ...]:
         """All but the polygons, which can be made of the labels later."""
-        files = (self.main, self.probabilities, self.report, self.config)
-        return tuple(dict.fromkeys((*files, *([self.style] if self.styled else []))))
+        more = (*([self.style] if self.styled else []), *([self.preview] if self.tissue else []))
+        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config, *more)))
 
     def check(self, source: str | Path) -> None:
         """Refuse names that cannot or should not be written, whatever the run is.

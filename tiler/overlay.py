@@ -6,8 +6,8 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from tiler.errors import InputError
 from tiler.geometry import Window
@@ -45,7 +45,7 @@ def draw_overlay(image: Raster, labels: Raster, classes: tuple[ClassSpec, ...], 
     photo_CHW = small.read(Window(0, 0, height, width)).raw_CHW
     drawn_CHW = colored(photo_CHW, _small_labels(labels, height, width), classes)
     gap_CHW = np.full((3, height, GAP), 255, np.uint8)
-    _write_png(np.concatenate([photo_CHW, gap_CHW, drawn_CHW], axis=2), path)
+    path.write_bytes(png(np.concatenate([photo_CHW, gap_CHW, drawn_CHW], axis=2)))
 
 
 def colored(
@@ -57,11 +57,11 @@ def colored(
         inside_HW = labels_HW == value
         color_C1 = np.array(kind.color, np.float32)[:, None]
         drawn_CHW[:, inside_HW] = (1 - OPACITY) * drawn_CHW[:, inside_HW] + OPACITY * color_C1
-        drawn_CHW[:, _outline(inside_HW)] = color_C1
+        drawn_CHW[:, outline(inside_HW)] = color_C1
     return drawn_CHW.astype(np.uint8)
 
 
-def _outline(inside_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def outline(inside_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels of an area with a neighbour outside it."""
     padded_HW = np.pad(inside_HW, 1, mode="edge")
     core_HW = padded_HW[:-2, 1:-1] & padded_HW[2:, 1:-1] & padded_HW[1:-1, :-2] & padded_HW[1:-1, 2:]
@@ -78,11 +78,11 @@ def _small_labels(labels: Raster, height: int, width: int) -> NDArray[np.uint8]:
     return small_HW
 
 
-def _write_png(pixels_CHW: NDArray[np.uint8], path: Path) -> None:
+def png(pixels_CHW: NDArray[np.uint8]) -> bytes:
+    """A picture of one to four bands."""
     bands, height, width = pixels_CHW.shape
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), MemoryFile() as file:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(
-            path, "w", driver="PNG", count=bands, height=height, width=width, dtype="uint8"
-        ) as dataset:
+        with file.open(driver="PNG", count=bands, height=height, width=width, dtype="uint8") as dataset:
             dataset.write(pixels_CHW)
+        return bytes(file.read())

@@ -34,13 +34,19 @@ class RasterInfo:
     transform: Affine | None = None
     """Pixel corner coordinates to CRS coordinates; None when the raster is not georeferenced."""
     ground: tuple[float, float] | None = None
-    """Size of a pixel on the ground at the raster's centre, metres: (along a row, along a column)."""
+    """Size of a pixel on the ground, or on a slide, at the raster's centre, metres: (along a row, along a
+    column)."""
+    to_level0: Affine | None = None
+    """Pixel corner coordinates of this plane of a slide to level-0 pixel coordinates within the slide's
+    bounds; None: the raster is no slide."""
     shrink: float = 1.0
     """Stored pixels that are read per pixel, when it is resampled from finer ones."""
     validity: str = ""
     """How invalid pixels are told: by an alpha band, a mask, or values of nodata."""
     files: tuple[str, ...] = ()
     """Everything that the pixels come from: the file, its sidecars, the sources of a VRT; or an address."""
+    reader: str = ""
+    """What reads the file, with its version."""
     note: str = ""
     """How these pixels were made, when they are not the file's own, e.g. how it was resampled."""
 

@@ -25,6 +25,8 @@ class ClassTally:
     pixels: int
     area_m2: float | None
     """On the ellipsoid; None if the raster is not georeferenced."""
+    area_um2: float | None = None
+    """On a slide; None of everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Report:
     """Of the whole result."""
     damaged: tuple[DamagedWindow, ...]
     """Windows of the source that could not be read and are nodata in the output."""
+    tissue: dict[str, Any] | None
+    """Of a slide: the part of it that is tissue, and how that was found; None if all of it was wanted."""
     seams: dict[str, Any] | None
     """What ``check_seams`` found; see `tiler.seams.Seams`."""
     peak_memory: int
@@ -135,7 +139,7 @@ class Tally:
                 for v in range(len(self._finisher.spec.classes))
             ]
         return tuple(
-            ClassTally(c.name, int(self._counts_QV[place]), self._area(place))
+            ClassTally(c.name, int(self._counts_QV[place]), self._area(place), self._slide_area(place))
             for c, place in zip(self._finisher.spec.classes, places, strict=False)
         )
 
@@ -143,3 +147,9 @@ class Tally:
         area = float(self._areas_QV[place])
         placed = self._info.crs and self._info.transform is not None
         return area if placed and np.isfinite(area) else None
+
+    def _slide_area(self, place: tuple[int, int]) -> float | None:
+        if self._info.to_level0 is None or self._info.ground is None:
+            return None
+        across, down = self._info.ground
+        return float(self._counts_QV[place] * (across * 1e6) * (down * 1e6))

@@ -26,6 +26,8 @@ from tiler.job import plan_facts, prepare
 from tiler.manifest import Manifest
 from tiler.options import RunOptions
 from tiler.outputs import Outputs
+from tiler.overlay import png
+from tiler.readers.slide import METRES
 from tiler.report import DamagedWindow, Report, Tally
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.model import Model
     from tiler.planning import Plan
-    from tiler.ports import Observer
+    from tiler.ports import Observer, RasterInfo
 
 SHOWN: Final = 8
 """Shards that are named where many are missing."""
@@ -97,7 +99,7 @@ def segment(
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
-    outputs = replace(outputs, styled=job.styled)
+    outputs = replace(outputs, styled=job.styled, tissue=job.tissue is not None)
     outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
@@ -142,7 +144,7 @@ def _carry_out(
         store.sweep()
         tally = _finish(work, whole, outputs)
         if outputs.styled:
-            folder.write(outputs.style, to_qml(job.model.spec.classes))
+            folder.write(outputs.style, to_qml(job.model.spec.classes).encode())
         labels = folder.place(outputs.main)
         with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
             polygons = _polygons(job, outputs, folder, labels, observer)
@@ -184,8 +186,8 @@ def _add_polygons(
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         polygons = _polygons(job, outputs, folder, outputs.main, observer)
     report = replace(report, polygons={**report.polygons, **polygons})
-    folder.write(outputs.config, to_toml(job.options.lasting))
-    folder.write(outputs.report, report.to_json() + "\n")
+    folder.write(outputs.config, to_toml(job.options.lasting).encode())
+    folder.write(outputs.report, report.to_json().encode() + b"\n")
     observer(Publishing(str(outputs.polygons)))
     folder.publish()
     return report
@@ -216,9 +218,11 @@ def _settled(
 
 def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     """Put report and options beside the verified files, and give all of them their names."""
-    options, folder = work.job.options, work.folder
-    folder.write(outputs.config, to_toml(options.lasting))
-    folder.write(outputs.report, report.to_json() + "\n")
+    options, folder, tissue = work.job.options, work.folder, work.job.tissue
+    if tissue is not None:
+        folder.write(outputs.preview, png(tissue.picture()))
+    folder.write(outputs.config, to_toml(options.lasting).encode())
+    folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.
         outputs.refuse_existing(lambda: False, report.fingerprint)
@@ -238,6 +242,8 @@ def _announce(work: Work) -> None:
         notes.append(f"carrying on: {len(total) - len(missing)} of {len(total)} blocks are there")
     if job.raster.info.note:
         notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
+    if job.tissue is not None:
+        notes.append(f"{job.tissue.facts()['share']:.1%} of the slide is tissue, the rest is not computed")
     if job.options.blend == "auto" and work.plan.blended:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":
@@ -283,6 +289,16 @@ def _finish(work: Work, whole: BlockSet, outputs: Outputs) -> Tally:
     raise AssertionError("unreachable")
 
 
+def _place_on_slide(info: RasterInfo) -> dict[str, Any]:
+    """Where the output's pixels lie on a slide; nothing for a scene."""
+    if info.to_level0 is None or info.ground is None:
+        return {}
+    return {
+        "to_level0": list(info.to_level0[:6]),
+        "mpp": [round(side / METRES, 6) for side in info.ground],
+    }
+
+
 def _bottleneck(work: Work, seconds: float) -> str:
     """The busiest stage; readers are several."""
     threads = {"read": work.plan.reader_threads, "network": work.backend.workers}
@@ -312,6 +328,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start
         blocks=len(BlockSet.all(work.store.grid)),
         damaged=tuple(DamagedWindow(str(d.window), d.reason) for d in damaged),
         peak_memory=memory.peak(),
+        tissue=None if job.tissue is None else job.tissue.facts(),
         seams=None if work.seams is None else {**asdict(work.seams), "excess": work.seams.excess},
         plan=plan_facts(job, work.plan),
         model={
@@ -320,7 +337,7 @@ def _report(work: Work, outputs: Outputs, tally: Tally, mark: Fingerprint, start
             "device": job.model.device,
             "said_by": job.model.origins,
         },
-        source={"path": job.source},
-        output={"height": info.height, "width": info.width},
+        source={"path": job.source, "reader": job.raster.info.reader},
+        output={"height": info.height, "width": info.width, **_place_on_slide(info)},
         fingerprint=mark,
     )

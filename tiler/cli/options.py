@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiler.errors import TilerError, UsageError
-from tiler.options import BLENDS, GRIDS, ON_ERRORS, OUTPUTS, RunOptions, parse_bytes, parse_shard
+from tiler.options import BLENDS, GRIDS, ON_ERRORS, OUTPUTS, TISSUES, RunOptions, parse_bytes, parse_shard
 from tiler.vector.options import FORMATS
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _resolution(text: str) -> float | str:
     return text if text == "native" else _number(text)
 
 
+NUMBER = Parsed("a number like 0.5", _number)
 NUMBERS = Parsed("numbers like 1/255 or 0.5,0.4,0.3", _numbers)
 BANDS = Parsed("band numbers like 4,3,2", lambda text: tuple(int(part) for part in text.split(",")))
 NAMES = Parsed("names like water,land", lambda text: tuple(part.strip() for part in text.split(",")))
@@ -154,6 +155,11 @@ _OPTIONS = (
         metavar="M",
         help='Metres per pixel, or "native"  [default: the model\'s]',
     ),
+    click.option("--mpp", type=NUMBER, metavar="UM", help="Of a slide: micrometres per pixel instead."),
+    click.option("--level", type=int, metavar="N", help="Of a slide: a pyramid level, as it is."),
+    click.option(
+        "--assume-mpp", type=NUMBER, metavar="UM", help="Full-resolution mpp of a slide that does not say it."
+    ),
     click.option(
         "--grid",
         type=click.Choice(GRIDS),
@@ -166,6 +172,22 @@ _OPTIONS = (
         "--nodata", type=float, metavar="VALUE", help="Value of invalid pixels, over what the file says."
     ),
     click.option("--mask", metavar="FILE", help="Polygons or a raster; tiles outside are not computed."),
+    click.option(
+        "--tissue",
+        type=click.Choice(TISSUES),
+        default="auto",
+        show_default=True,
+        help="auto: the glass of slides is not computed.",
+    ),
+    click.option(
+        "--tissue-threshold",
+        type=float,
+        metavar="V",
+        help="Grey levels that tissue is darker than glass  [default: 12]",
+    ),
+    click.option(
+        "--tissue-area", type=NUMBER, metavar="MM2", help="Of the smallest piece of tissue  [default: 0.0001]"
+    ),
     click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
     click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address; no sidecars."),
     click.option(

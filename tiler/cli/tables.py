@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from tiler.job import Job
     from tiler.metrics import Confusion
     from tiler.planning import Plan
-    from tiler.report import Report
+    from tiler.report import ClassTally, Report
 
 COLUMNS: Final = 80
+UM2_PER_MM2: Final = 1e6
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
@@ -55,29 +56,42 @@ def print_report(report: Report) -> None:
             *(("written", path) for path in report.outputs),
             *(("polygons", f"{made['polygons']:,} in {made['path']}") for made in report.polygons.values()),
             ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
+            ("read by", report.source["reader"]),
             ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
             ("speed", f"{report.megapixels_per_second:.2f} Mpx/s, {report.startup_seconds:.1f} s to start"),
             ("busy", ", ".join(f"{name} {s:.1f} s" for name, s in report.stage_seconds.items())),
             ("bottleneck", report.bottleneck),
+            *_tissue(report.tissue),
             *_seams(report),
             ("memory", f"peak {in_words(report.peak_memory)} of {in_words(report.plan['peak'])} planned"),
         ]
     )
     if report.classes:
         click.echo()
-        total = max(report.valid_pixels, 1)
+        total, unit = max(report.valid_pixels, 1), _area_unit(report)
         print_table(
-            ("class", "pixels", "share", "area m2"),
-            [
-                (
-                    c.name,
-                    f"{c.pixels:,}",
-                    f"{c.pixels / total:.2%}",
-                    None if c.area_m2 is None else f"{c.area_m2:,.1f}",
-                )
-                for c in report.classes
-            ],
+            ("class", "pixels", "share", f"area {unit}"),
+            [(c.name, f"{c.pixels:,}", f"{c.pixels / total:.2%}", _area(c, unit)) for c in report.classes],
         )
+
+
+def _area_unit(report: Report) -> str:
+    """In which areas are easy to read."""
+    on_slide = [c.area_um2 for c in report.classes if c.area_um2 is not None]
+    return "m2" if not on_slide else "mm2" if max(on_slide) >= UM2_PER_MM2 else "um2"
+
+
+def _area(tally: ClassTally, unit: str) -> str | None:
+    area = tally.area_m2 if unit == "m2" else tally.area_um2
+    if area is None:
+        return None
+    return f"{area / UM2_PER_MM2:,.4f}" if unit == "mm2" else f"{area:,.1f}"
+
+
+def _tissue(facts: dict[str, Any] | None) -> list[tuple[str, object]]:
+    if facts is None:
+        return []
+    return [("tissue", f"{facts['share']:.1%} of the slide, the rest is left out")]
 
 
 def _seams(report: Report) -> list[tuple[str, object]]:
@@ -98,10 +112,12 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
     print_pairs(
         [
             ("source", job.source),
+            ("read by", job.raster.info.reader),
             ("model", job.model.path),
             ("runs on", job.model.device),
             ("fed to network", f"{info.width} x {info.height} px, {info.bands} bands"),
             ("pixels", info.note or "as in the file"),
+            *_tissue(None if job.tissue is None else job.tissue.facts()),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),
             ("skipped", f"{skipped} tiles, and what else is found to hold no data"),

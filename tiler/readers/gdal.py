@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import rasterio
 from rasterio._err import CPLE_BaseError  # no public name, and no RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
-from tiler.damage import Damage
 from tiler.errors import DamageError, InputError, one_line
-from tiler.geometry import Window
 from tiler.pixels import Pixels, checked_pixels
 from tiler.ports import RasterInfo
+from tiler.readers.blockwise import Blockwise, UnreadableError
 from tiler.readers.checksum import BlockChecksums
 from tiler.readers.ground import pixel_size
 from tiler.readers.layout import ONE_STRIP, BlockShape, is_split
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from tiler.damage import DamageLog
+    from tiler.geometry import Window
 
 MAX_PIXELS: Final = 10**13
 """More than this is a damaged header, not a raster."""
@@ -44,12 +45,8 @@ MAX_BLOCK: Final = 1 << 30
 MEMORY: Final = re.compile(r"out of memory|cannot allocate|insufficient memory", re.IGNORECASE)
 
 
-class UnreadableError(Exception):
-    """Pixels could not be read, for whatever reason; what that means is for the caller to say."""
-
-
 @dataclass(eq=False, slots=True)
-class GdalRaster:
+class GdalRaster(Blockwise):
     """One resolution of a raster file."""
 
     source: Source
@@ -165,6 +162,7 @@ class GdalRaster:
             ground=pixel_size(crs, transform, *middle) if crs and transform is not None else None,
             validity=f"bands {self.bands}, alpha {self._alpha}, mask {self._masked}, nodata {self._nodata}",
             files=self._files(dataset),
+            reader=f"GDAL {rasterio.__gdal_version__} ({dataset.driver})",
         )
 
     def _files(self, dataset: DatasetReader) -> tuple[str, ...]:
@@ -172,29 +170,6 @@ class GdalRaster:
             return (str(self.source.path),)
         # Viewers write statistics into .aux.xml; what it says of nodata and georeferencing is in the info.
         return tuple(name for name in dataset.files if not name.endswith(".aux.xml"))
-
-    def read(self, window: Window) -> Pixels:
-        """The pixels of a window.
-
-        Raises
-        ------
-        DamageError
-            if a block of the file that it touches cannot be decoded, and ``damage`` is None.
-        MemoryError
-            if there is no memory for it.
-        """
-        if self._bad and any(block in self._bad for block in self._under(window)):
-            return self._read_around(window)
-        try:
-            return self.read_once(window)
-        except UnreadableError as error:
-            self.forget_handle()
-            if self.damage is not None and self._blocks.independent:
-                return self._read_around(window)
-            # Where rows are decoded from those above, damage may lie above the window.
-            decoded = window if self._blocks.independent else Window(0, 0, window.bottom, self.info.width)
-            block, reason = next(self._damaged(decoded), (window, str(error)))
-            raise self._error(block, reason) from None
 
     def empty(self, window: Window) -> bool:
         """Whether the file holds no block under a window, so that all of it is nodata."""
@@ -236,60 +211,11 @@ class GdalRaster:
         raw_CHW = dataset.read(list(self.bands), window=as_rasterio(seen))[:, *_within(window, seen)]
         return checked_pixels(raw_CHW, self._valid(dataset, raw_CHW, window, around))
 
-    def _under(self, window: Window) -> Iterator[Window]:
-        return self._blocks.under(window, self.info.height, self.info.width)
-
     def forget_handle(self) -> None:
         """Close this thread's handle: it serves a damaged block a second time without a word."""
         if hasattr(self._local, "dataset"):
             self._local.dataset.close()
             del self._local.dataset
-
-    def _damaged(self, window: Window) -> Iterator[tuple[Window, str]]:
-        """The blocks of the file under a window that cannot be decoded, each tried by itself."""
-        for block in self._under(window):
-            try:
-                self.read_once(block)
-            except UnreadableError as error:
-                self.forget_handle()
-                yield block, str(error)
-
-    def _read_around(self, window: Window) -> Pixels:
-        """The pixels of a window without those of damaged blocks, which are not valid.
-
-        Blocks are read whole, so that whether one is damaged does not depend on the window.
-        """
-        info = self.info
-        raw_CHW = np.zeros((info.bands, *window.shape), info.dtype)
-        valid_HW = np.zeros(window.shape, np.bool_)
-        for block in self._under(window):
-            if block in self._bad:
-                continue
-            try:
-                pixels = self.read_once(block)
-            except UnreadableError as error:
-                self.forget_handle()
-                self._note(block, str(error))
-                continue
-            part = block.intersection(window)
-            inside = part.shifted(-block.top, -block.left).slices
-            place = part.shifted(-window.top, -window.left).slices
-            raw_CHW[:, *place], valid_HW[place] = pixels.raw_CHW[:, *inside], pixels.valid_HW[inside]
-        return Pixels(raw_CHW, valid_HW)
-
-    def _note(self, block: Window, reason: str) -> None:
-        here = self.info.height, self.info.width
-        full = self.full or here
-        assert self.damage is not None  # noqa: S101 - else damage is an error
-        self._bad[block] = reason
-        whole = Window(0, 0, *full)
-        self.damage.add(Damage(block.scaled(here, full).intersection(whole), reason))
-
-    def _error(self, block: Window, reason: str) -> DamageError:
-        cure = "restore the file and start anew, or carry on with --on-error nodata"
-        if not self._blocks.independent:
-            cure = f"restore the file: beyond damage a {self._blocks.driver} cannot be read"
-        return DamageError(f"{self.info.name} is damaged at {block}: {reason}; {cure}")
 
     def _dataset(self) -> DatasetReader:
         if not hasattr(self._local, "dataset"):

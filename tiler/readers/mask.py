@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.geometry import Window
-    from tiler.ports import Raster, RasterInfo
+    from tiler.ports import Mask, Raster, RasterInfo
 
 CELL: Final = 1024
 """Side of the squares in which polygons are burnt, whatever the window: a pixel whose centre lies on an edge
@@ -43,6 +43,19 @@ class RasterMask:
         pixels = self.raster.read(window)
         values_HW = pixels.raw_CHW[0]
         return np.asarray(pixels.valid_HW & (values_HW != 0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BothMasks:
+    """Wanted is what both want."""
+
+    first: Mask
+    second: Mask
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """True where wanted."""
+        wanted_HW = self.first.read(window)
+        return wanted_HW & self.second.read(window) if wanted_HW.any() else wanted_HW
 
 
 @dataclass(slots=True, eq=False)

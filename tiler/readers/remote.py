@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from tiler.errors import RemoteError, one_line
 from tiler.readers.address import shown
-from tiler.readers.gdal import GdalRaster, UnreadableError
+from tiler.readers.blockwise import UnreadableError
+from tiler.readers.gdal import GdalRaster
 from tiler.readers.source import UnopenedError
 
 if TYPE_CHECKING:

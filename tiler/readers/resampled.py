@@ -140,7 +140,10 @@ class NearestRaster:
 def resampled_info(info: RasterInfo, height: int, width: int, note: str) -> RasterInfo:
     """The info of a plane that spans the same extent with another number of pixels."""
     down, across = info.height / height, info.width / width
-    transform = None if info.transform is None else info.transform @ type(info.transform).scale(across, down)
+    transform, to_level0 = (
+        None if known is None else known @ type(known).scale(across, down)
+        for known in (info.transform, info.to_level0)
+    )
     ground = None if info.ground is None else (info.ground[0] * across, info.ground[1] * down)
     size = replace(info, height=height, width=width, shrink=info.shrink * down * across)
-    return replace(size, transform=transform, ground=ground, note=note)
+    return replace(size, transform=transform, to_level0=to_level0, ground=ground, note=note)

@@ -150,7 +150,8 @@ def structure(dataset: DatasetReader) -> object:
         dataset.mask_flag_enums,
         dataset.colorinterp,
         dataset.overviews(1),
-        dataset.transform,
+        # Of an overview without georeferencing GDAL makes it up (3.10).
+        dataset.transform if dataset.crs else None,
         dataset.crs,
     )
 

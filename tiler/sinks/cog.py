@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import rasterio
 import rasterio.shutil
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PREFIX = "TILER_"
 """Of our tags."""
+CENTIMETRES: Final = 3
+"""How TIFF counts them among units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Product:
     classes: tuple[ClassSpec, ...]
     tags: dict[str, str]
     """Provenance: what the result depends on, and nothing else."""
+    density: tuple[float, float] | None = None
+    """Pixels per centimetre of a slide along a row and down a column, for viewers of slides."""
 
     @property
     def colored(self) -> bool:
@@ -88,11 +92,18 @@ def _describe(scratch: ScratchTiff, product: Product) -> None:
         dataset.set_band_description(band, name)
     if product.colored:
         table = {value: (*c.color, 255) for value, c in enumerate(product.classes)}
-        dataset.write_colormap(1, {**table, NODATA: (0, 0, 0, 0)})
+        # Viewers of slides know no nodata, and show the colour.
+        nothing = (0, 0, 0, 0) if product.density is None else (255, 255, 255, 0)
+        dataset.write_colormap(1, {**table, NODATA: nothing})
     if product.kind == "probabilities":
         dataset.scales = (SCALE,) * len(product.names)
         dataset.offsets = (0.0,) * len(product.names)
     classes = [{"value": i, "name": c.name, "color": c.color} for i, c in enumerate(product.classes)]
+    if product.density is not None:
+        across, down = product.density
+        dataset.update_tags(
+            TIFFTAG_XRESOLUTION=across, TIFFTAG_YRESOLUTION=down, TIFFTAG_RESOLUTIONUNIT=CENTIMETRES
+        )
     dataset.update_tags(**{PREFIX + "CLASSES": json.dumps(classes)}, **product.tags)
 
 

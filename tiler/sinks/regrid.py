@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiler.ports import Raster
+    from tiler.ports import Raster, RasterInfo
     from tiler.store import BlockStore
 
 
-def source_grid_blocks(store: BlockStore, source: Raster) -> Generator[Block]:
+def source_grid_blocks(store: BlockStore, source: Raster, fed: RasterInfo) -> Generator[Block]:
     """The stored planes under each pixel of the source.
 
     A source pixel that is not valid is nodata, also where the model's coarser pixel holds a valid one.
     """
     info, stored = source.info, StoredPlanes(store)
-    rows_H, columns_W = nearest(info.height, store.grid.height), nearest(info.width, store.grid.width)
+    rows_H, columns_W = _stored_under(info, fed)
     for window in BlockSet.all(BlockGrid(info.height, info.width, store.grid.side)):
         part = rows_H[window.top : window.bottom], columns_W[window.left : window.right]
         planes_QHW = stored.pick(*part)
@@ -39,6 +39,16 @@ def source_grid_blocks(store: BlockStore, source: Raster) -> Generator[Block]:
             inside_QHW = planes_QHW[:, *found.slices]
             inside_QHW[:, ~valid_HW] = NODATA
         yield Block(window, planes_QHW)
+
+
+def _stored_under(info: RasterInfo, fed: RasterInfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of what is stored under the centre of each pixel of the source."""
+    if fed.to_level0 is None:
+        return nearest(info.height, fed.height), nearest(info.width, fed.width)
+    # A level of a slide need not have exactly the slide's extent.
+    rows_H = ((np.arange(info.height) + 0.5) / fed.to_level0.e).astype(np.int64)
+    columns_W = ((np.arange(info.width) + 0.5) / fed.to_level0.a).astype(np.int64)
+    return np.minimum(rows_H, fed.height - 1), np.minimum(columns_W, fed.width - 1)
 
 
 def _bounds(mapped_HW: NDArray[np.bool_]) -> Window | None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import rasterio
+from affine import Affine
 
 from tiler.errors import InputError
 from tiler.geometry import Window
 from tiler.kernels import NODATA
 from tiler.readers.gdal import GdalRaster
+from tiler.readers.resampled import resampled_info
 from tiler.readers.source import LABEL_DTYPES, Source
 from tiler.sinks.cog import PREFIX
 from tiler.spec import ClassSpec, default_classes
@@ -102,6 +104,7 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         if dataset.scales[0] != 1:
             raise InputError(f"polygons are made of labels, {path} holds probabilities; take the label file")
         classes = _classes(dataset)
+        info = _on_slide(info, dataset)
     multilabel = info.bands > 1 and info.bands == len(classes)
     if info.bands != 1 and not multilabel:
         raise InputError(f"labels have one band, or one per class, got {info.bands} in {path}")
@@ -112,6 +115,20 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         default = default_classes(names)
         classes = tuple(replace(c, color=known.get(i, c.color)) for i, c in enumerate(default))
     return Labels(path, info, classes, multilabel)
+
+
+def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
+    """Where the labels lie on their slide, if they are ours of one."""
+    try:
+        told = json.loads(dataset.tags().get(PREFIX + "OPTIONS", "{}"))
+        if told.get("to_level0") is None or told.get("metres") is None:
+            return info
+        (height, width), metres = told["size"], told["metres"]
+        fed = replace(info, height=height, width=width, transform=None)
+        fed = replace(fed, to_level0=Affine(*told["to_level0"]), ground=(metres[0], metres[1]))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"the tag {PREFIX}OPTIONS of {dataset.name} is not ours: {error}") from None
+    return resampled_info(fed, info.height, info.width, "")
 
 
 def _classes(dataset: DatasetReader) -> tuple[ClassSpec, ...]:
