@@ -163,10 +163,8 @@ def _polygons(
     from tiler.vector.make import make_polygons
 
     observer(Polygonising(str(outputs.polygons)))
-    name = outputs.main.stem
-    made = make_polygons(
-        open_labels_file(labels), job.place, folder.place(outputs.polygons), outputs.vector, name
-    )
+    working = folder.place(outputs.polygons)
+    made = make_polygons(open_labels_file(labels), job.place, working, outputs.polygons, outputs.vector)
     facts = {"path": str(outputs.polygons), "options": asdict(outputs.vector), **asdict(made)}
     return {outputs.vector.format: facts}
 

@@ -50,7 +50,7 @@ def polygons_of_file(
     working = target.with_name(f"{uuid.uuid4().hex}{PARTIAL}{target.suffix}")
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE):
-            made = make_polygons(labels, place, working, options, target.name.partition(".")[0])
+            made = make_polygons(labels, place, working, target, options)
         sync_file(working)
         working.replace(target)
         sync_folder(target.parent)

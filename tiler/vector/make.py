@@ -47,8 +47,8 @@ class Made:
     """Of all rings; each ends with the one it began with."""
 
 
-def make_polygons(labels: Labels, place: Place, target: Path, options: PolygonOptions, name: str) -> Made:
-    """Write the polygons of a label raster to ``target``, and count them there.
+def make_polygons(labels: Labels, place: Place, working: Path, target: Path, options: PolygonOptions) -> Made:
+    """Write the polygons of a label raster to ``working``, to become ``target``, and count them.
 
     Raises
     ------
@@ -58,9 +58,9 @@ def make_polygons(labels: Labels, place: Place, target: Path, options: PolygonOp
         if the file cannot be written, or does not hold what was written.
     """
     made = Made()
-    layer = Layer(name, _frame(place, options), place.unit)
-    WRITERS[options.format](target, layer, _features(labels, place, layer.frame, options, made))
-    found = count_features(options.format, target)
+    layer = Layer(target, _frame(place, options), place.unit)
+    WRITERS[options.format](working, layer, _features(labels, place, layer.frame, options, made))
+    found = count_features(options.format, working, layer)
     if found != made.polygons:
         raise OutputError(f"{target} holds {found} of {made.polygons} polygons; {CURE}")
     return made

@@ -7,11 +7,12 @@ counts what is in it and gives it its name.
 from __future__ import annotations
 
 import json
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tiler.errors import OutputError, one_line
+from tiler.errors import OutputError, TilerError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,10 +31,16 @@ CURE: Final = "free some space and run the same command again"
 class Layer:
     """What is written beside the features."""
 
-    name: str
+    target: Path
+    """What the file is going to be called, for messages."""
     frame: Frame
     unit: str
     """Of areas."""
+
+    @property
+    def name(self) -> str:
+        """Of the layer in a GeoPackage."""
+        return self.target.stem
 
     @property
     def area(self) -> str:
@@ -55,7 +62,7 @@ def write_gdal(driver: str, path: Path, layer: Layer, batches: Iterator[Features
     failures: list[BaseException] = []
 
     def records() -> Iterator[pa.RecordBatch]:
-        # What is raised here would reach us as an error of GDAL's.
+        # GDAL asks for these, and what is raised here would come out of it as an error of its own.
         try:
             for batch in batches:
                 yield _record(batch, layer)
@@ -66,7 +73,9 @@ def write_gdal(driver: str, path: Path, layer: Layer, batches: Iterator[Features
     reader = pa.RecordBatchReader.from_batches(_schema(layer), records())
     crs = layer.frame.crs
     try:
-        with _same_date():
+        with _same_date(), warnings.catch_warnings():
+            # A layer without a CRS is what is meant.
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.write_arrow(
                 reader,
                 path,
@@ -79,7 +88,7 @@ def write_gdal(driver: str, path: Path, layer: Layer, batches: Iterator[Features
     except (RuntimeError, OSError, ValueError) as error:
         if failures:
             raise failures[0] from None
-        raise OutputError(f"cannot write {path}: {one_line(error)}; {CURE}") from None
+        raise OutputError(f"cannot write {layer.target}: {one_line(error)}; {CURE}") from None
 
 
 @contextmanager
@@ -136,8 +145,12 @@ def write_parquet(path: Path, layer: Layer, batches: Iterator[Features]) -> None
                 writer.write_batch(_record(batch, layer))
                 boxes = [shapely.total_bounds([*batch.shapes_P, *(shapely.box(*b) for b in boxes)])]
             writer.add_key_value_metadata({"geo": json.dumps(_geo(layer, boxes))})
+    except TilerError:
+        raise
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or one_line(error)}; {CURE}") from None
+        raise OutputError(
+            f"cannot write {layer.target}: {error.strerror or one_line(error)}; {CURE}"
+        ) from None
 
 
 def _geo(layer: Layer, boxes: list[Any]) -> dict[str, Any]:
@@ -172,7 +185,7 @@ def write_geojson(path: Path, layer: Layer, batches: Iterator[Features]) -> None
             layer.area: round(float(batch.areas_P[i]), 3),
         }
 
-    _write_json(path, batches, properties)
+    _write_json(path, layer, batches, properties)
 
 
 def write_qupath(path: Path, layer: Layer, batches: Iterator[Features]) -> None:
@@ -194,11 +207,14 @@ def write_qupath(path: Path, layer: Layer, batches: Iterator[Features]) -> None:
             "measurements": {f"Area {unit}": round(float(batch.areas_P[i]), 3)},
         }
 
-    _write_json(path, batches, properties)
+    _write_json(path, layer, batches, properties)
 
 
 def _write_json(
-    path: Path, batches: Iterator[Features], properties: Callable[[Features, int], dict[str, Any]]
+    path: Path,
+    layer: Layer,
+    batches: Iterator[Features],
+    properties: Callable[[Features, int], dict[str, Any]],
 ) -> None:
     import shapely
 
@@ -213,11 +229,13 @@ def _write_json(
                     file.write(f"{between}{{{feature}}}")
                     between = ",\n"
             file.write("\n]}\n")
+    except TilerError:
+        raise
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; {CURE}") from None
+        raise OutputError(f"cannot write {layer.target}: {error.strerror}; {CURE}") from None
 
 
-def count_features(kind: str, path: Path) -> int:
+def count_features(kind: str, path: Path, layer: Layer) -> int:
     """How many features a file holds, by reading it.
 
     Raises
@@ -237,4 +255,4 @@ def count_features(kind: str, path: Path) -> int:
         with path.open(encoding="utf-8") as file:
             return sum(1 for line in file if line.startswith('{"type": "Feature",'))
     except (RuntimeError, OSError, ValueError) as error:
-        raise OutputError(f"{path} does not read back: {one_line(error)}; {CURE}") from None
+        raise OutputError(f"{layer.target} does not read back: {one_line(error)}; {CURE}") from None
