@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 8
 """Shards that are named where many are missing."""
-CACHE: Final = 64_000_000
-"""Bytes of GDAL's cache while polygons are made of a finished file."""
 ATTEMPTS: Final = 3
 """How often blocks that do not read back are computed again before the disk is given up."""
 
@@ -181,8 +179,7 @@ def _add_polygons(
     for path in (outputs.config, outputs.report):
         # Named before the polygons: those that no report tells of would be somebody else's.
         folder.place(path)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        polygons = _polygons(job, outputs, folder, outputs.main, observer)
+    polygons = _polygons(job, outputs, folder, outputs.main, observer)
     report = replace(report, polygons={**report.polygons, **polygons})
     folder.write(outputs.config, to_toml(job.options.lasting).encode())
     folder.write(outputs.report, report.to_json().encode() + b"\n")

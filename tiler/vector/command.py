@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-import rasterio
-
 from tiler.durable import PARTIAL, sync_file, sync_folder
 from tiler.errors import OutputError, UsageError
 from tiler.vector.labels import open_labels_file
@@ -19,9 +17,6 @@ if TYPE_CHECKING:
 
     from tiler.vector.make import Made
     from tiler.vector.options import PolygonOptions
-
-CACHE = 64_000_000
-"""Bytes of GDAL's cache."""
 
 
 def polygons_of_file(
@@ -47,10 +42,9 @@ def polygons_of_file(
     labels = open_labels_file(path, names)
     place = place_of(labels.info)
     # The suffix stays: GDAL goes by it.
-    working = target.with_name(f"{uuid.uuid4().hex}{PARTIAL}{target.suffix}")
+    working = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}{target.suffix}")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE):
-            made = make_polygons(labels, place, working, target, options)
+        made = make_polygons(labels, place, working, target, options)
         sync_file(working)
         working.replace(target)
         sync_folder(target.parent)
@@ -59,8 +53,10 @@ def polygons_of_file(
             raise
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
-        for left in target.parent.glob(working.name + "*"):
-            left.unlink()
+        # GDAL may have left a journal beside it.
+        for left in target.parent.iterdir():
+            if left.name.startswith(working.name):
+                left.unlink()
     return made, place.unit
 
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from tiler.vector.simplify import ring_kept, vertex_flags, ways
+from tiler.vector.corners import NORTH_EAST, SOUTH_EAST, WAYS
+from tiler.vector.simplify import ring_kept, vertex_flags
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def run_area(areas_C: NDArray[np.float64], left: int, right: int) -> float:
 
 @njit(nogil=True, cache=True)
 def link_row(
-    strip_HW: NDArray[np.generic],
+    corners_HW: NDArray[np.uint8],
     i: int,
     y: int,
     margin: int,
@@ -143,24 +144,23 @@ def link_row(
     # By heading: the node at the left or upper end of the boundary that leads here, and of that which leaves.
     old, new = np.full(4, NO_NODE, np.int32), np.full(4, NO_NODE, np.int32)
     owners = np.empty(4, np.int32)
-    for x in range(margin, strip_HW.shape[1] - margin + 1):
-        way = ways(strip_HW, i, x)
-        if way == 0:
+    for x in range(margin, corners_HW.shape[1] - margin + 1):
+        corner = corners_HW[i, x]
+        if corner == 0:
             continue
-        flags = vertex_flags(strip_HW, i, x, margin) if simplify else 0
+        flags = vertex_flags(corners_HW, i, x, margin) if simplify else 0
         old[1], old[3] = open_X2[x]
         new[:] = old
         owners[0], owners[1], owners[2], owners[3] = ids_X[x - 1], above_X[x - 1], above_X[x], ids_X[x]
         for heading in HEADINGS:
-            arrives = way >> ((heading + 2) % 4) & 1
-            if not arrives or owners[heading] < 0:
+            if not corner >> ((heading + 2) % 4) & 1 or owners[heading] < 0:
                 continue
-            leaving = leaves(way, heading)
+            leaving = leaves(corner & WAYS, heading)
             if leaving == heading and not flags:
                 continue
             nodes.place_N2[count, 0], nodes.place_N2[count, 1] = x - margin, y
             nodes.next_N[count], nodes.owner_N[count] = NO_NODE, owners[heading]
-            nodes.flags_N[count] = flags | (PAIR if is_pair(strip_HW, i, x, way, heading) else 0)
+            nodes.flags_N[count] = flags | (PAIR if has_twin(corner, heading) else 0)
             if heading < FORWARD:
                 nodes.next_N[old[heading]] = count
             else:
@@ -185,13 +185,9 @@ def leaves(way: int, heading: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def is_pair(strip_HW: NDArray[np.generic], i: int, x: int, way: int, heading: int) -> bool:
-    """Whether the pixel across a corner where four boundaries meet has the same value, and comes next."""
-    if way != 15:
-        return False
-    if heading == 1:
-        return bool(strip_HW[i - 1, x - 1] == strip_HW[i, x])
-    return heading == 0 and bool(strip_HW[i - 1, x] == strip_HW[i, x - 1])
+def has_twin(corner: int, heading: int) -> bool:
+    """Whether the node of a pixel of the same value across the corner comes next."""
+    return bool((heading == 1 and corner & SOUTH_EAST) or (heading == 0 and corner & NORTH_EAST))
 
 
 @njit(nogil=True, cache=True)

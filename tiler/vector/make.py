@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import rasterio
 
 from tiler.errors import OutputError
 from tiler.vector.features import Features, Frame
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tiler.vector.options import PolygonOptions
     from tiler.vector.place import Place
 
+CACHE: Final = 16_000_000
+"""Bytes of GDAL's cache: rows of tiles are read once, from top to bottom."""
 WRITERS: Final[dict[str, Callable[..., None]]] = {
     **{kind: functools.partial(write_gdal, driver) for kind, driver in DRIVERS.items()},
     "parquet": write_parquet,
@@ -59,7 +62,8 @@ def make_polygons(labels: Labels, place: Place, working: Path, target: Path, opt
     """
     made = Made()
     layer = Layer(target, _frame(place, options), place.unit)
-    WRITERS[options.format](working, layer, _features(labels, place, layer.frame, options, made))
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        WRITERS[options.format](working, layer, _features(labels, place, layer.frame, options, made))
     found = count_features(options.format, working, layer)
     if found != made.polygons:
         raise OutputError(f"{target} holds {found} of {made.polygons} polygons; {CURE}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tiler.vector import lattice
+from tiler.vector.corners import corners_of
 from tiler.vector.simplify import reach
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Polygoniser:
     def scan(self, strip_HW: NDArray[Any]) -> Generator[Polygons]:
         """Scan the rows of a strip but for the margins above and below, which the next strip repeats."""
         plan, margin = self._plan, self.margin
+        corners_HW = np.zeros(strip_HW.shape, np.uint8)
+        corners_of(strip_HW, corners_HW)
         for i in range(margin, len(strip_HW) - margin):
             if max(self._node_count, self._number_count) + self._row > self._room:
                 yield from self.flush()
@@ -98,7 +101,7 @@ class Polygoniser:
                 strip_HW, i, margin, plan.excluded, areas_C, above_X, ids_X, self._numbers, self._number_count
             )
             self._node_count = lattice.link_row(
-                strip_HW,
+                corners_HW,
                 i,
                 self._y,
                 margin,

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numba import njit
 
+from tiler.vector.corners import EAST, LINE, NORTH, SOUTH, WAYS, WEST
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIGHT: Final = 63
 """Of a node's flags: pixels of room that it lacks to be moved as far as the tolerance allows."""
 JUNCTION: Final = 64
-EAST, SOUTH, WEST, NORTH = 1, 2, 4, 8
 
 
 def reach(tolerance: float) -> int:
@@ -36,25 +37,6 @@ def reach(tolerance: float) -> int:
     (1, 4)
     """
     return math.ceil(2 * tolerance + 1.5) if tolerance else 1
-
-
-@njit(nogil=True, cache=True)
-def ways(strip_HW: NDArray[np.generic], i: int, x: int) -> int:
-    """The directions in which boundaries leave the upper left corner of a pixel."""
-    nw, ne = strip_HW[i - 1, x - 1], strip_HW[i - 1, x]
-    sw, se = strip_HW[i, x - 1], strip_HW[i, x]
-    return (
-        (EAST if ne != se else 0)
-        | (SOUTH if sw != se else 0)
-        | (WEST if nw != sw else 0)
-        | (NORTH if nw != ne else 0)
-    )
-
-
-@njit(nogil=True, cache=True)
-def is_line(way: int) -> bool:
-    """Whether two boundaries leave, so that one passes."""
-    return way != 0 and (way & (way - 1)) != 0 and (way & (way - 1)) & ((way & (way - 1)) - 1) == 0
 
 
 @njit(nogil=True, cache=True)
@@ -70,29 +52,29 @@ def opposite(way: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def vertex_flags(strip_HW: NDArray[np.generic], i: int, x: int, reach: int) -> int:
+def vertex_flags(corners_HW: NDArray[np.uint8], i: int, x: int, reach: int) -> int:
     """0 if a vertex may be moved as far as the tolerance allows; else what it lacks, or `JUNCTION`."""
-    if not is_line(ways(strip_HW, i, x)):
+    if not corners_HW[i, x] & LINE:
         return reach | JUNCTION
-    if is_clear(strip_HW, i, x, reach):
+    if is_clear(corners_HW, i, x, reach):
         return 0
     room = 1
-    while is_clear(strip_HW, i, x, room + 1):
+    while is_clear(corners_HW, i, x, room + 1):
         room += 1
     return reach - room
 
 
 @njit(nogil=True, cache=True)
-def is_clear(strip_HW: NDArray[np.generic], i: int, x: int, radius: int) -> bool:
+def is_clear(corners_HW: NDArray[np.uint8], i: int, x: int, radius: int) -> bool:
     """Whether the boundaries in a window are one line, through its middle, that does not turn back."""
     boundaries = 0
     for row in range(i - radius + 1, i + radius):
         for column in range(x - radius + 1, x + radius):
-            way = ways(strip_HW, row, column)
-            if way and not is_line(way):
-                return False
-            boundaries += way != 0
-    here = ways(strip_HW, i, x)
+            if corners_HW[row, column]:
+                if not corners_HW[row, column] & LINE:
+                    return False
+                boundaries += 1
+    here = corners_HW[i, x] & WAYS
     walked, mask = 1, 0
     for forward in range(2):
         # The first way out, then the other one, whose steps count as if they were made the other way round.
@@ -108,7 +90,7 @@ def is_clear(strip_HW: NDArray[np.generic], i: int, x: int, radius: int) -> bool
             if row == i and column == x:
                 return False
             walked += 1
-            step = ways(strip_HW, row, column) ^ opposite(step)
+            step = corners_HW[row, column] & WAYS ^ opposite(step)
     return walked == boundaries and not turns_back(mask)
 
 
