@@ -123,6 +123,7 @@ def test_the_files_say_what_they_are(scene, unet, tmp_path):
         "out.probabilities.tif",
         "out.report.json",
         "out.config.toml",
+        "out.qml",
     }
     assert {p.name for p in tmp_path.iterdir()} == left
 

@@ -351,8 +351,9 @@ class RunFolder:
             write_whole(self.path / "publishing", b"")
             for final in self._ready:
                 _remove_sidecars(final)
-            # An old output must not lie beside a new report if the machine stops in between.
-            self.output.unlink(missing_ok=True)
+            if self.output in self._ready:
+                # An old output must not lie beside a new report if the machine stops in between.
+                self.output.unlink(missing_ok=True)
             for final in sorted(self._ready, key=lambda path: path == self.output):
                 self._ready[final].replace(final)
             sync_folder(self.output.parent)

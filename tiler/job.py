@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from affine import Affine
 
 from tiler import __version__
 from tiler.backends.onnx import load_model
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tiler.outputs import Outputs
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
+    from tiler.vector.place import Place
 
 CENTIMETRE: Final = 0.01
 """Metres."""
@@ -68,6 +70,19 @@ class Job:
     def output_info(self) -> RasterInfo:
         """The grid of the output."""
         return self.raster.info if self.options.grid == "model" else self.native.info
+
+    @property
+    def styled(self) -> bool:
+        """Whether the labels are class numbers of a scene, for which a QGIS style is written."""
+        return self.finisher.label_planes == 1 and self.output_info.to_level0 is None
+
+    @property
+    def place(self) -> Place:
+        """Where the output lies, for its polygons."""
+        from tiler.vector.place import place_of
+
+        native, output = self.native.info, self.output_info
+        return place_of(output, Affine.scale(native.width / output.width, native.height / output.height))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +79,8 @@ class Report:
     output: dict[str, Any]
     fingerprint: dict[str, Any]
     """What the result depends on; a run with the same one makes the same files."""
+    polygons: dict[str, Any] = field(default_factory=dict)
+    """By format: the file, its options, how many there are."""
 
     def to_json(self) -> str:
         """Indented JSON."""

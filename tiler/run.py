@@ -19,7 +19,7 @@ from tiler.assemble import assemble
 from tiler.blocks import BlockSet
 from tiler.compute import Work, compare, compute
 from tiler.errors import DamageError
-from tiler.events import Finished, Noted, Planned, Publishing, ignore
+from tiler.events import Finished, Noted, Planned, Polygonising, Publishing, ignore
 from tiler.fingerprint import Fingerprint, fingerprint
 from tiler.folder import RunFolder
 from tiler.job import plan_facts, prepare
@@ -32,7 +32,9 @@ from tiler.report import DamagedWindow, Report, Tally, tissue_in_words
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
+from tiler.style import to_qml
 from tiler.toml import to_toml
+from tiler.vector.options import check_installed
 
 if TYPE_CHECKING:
     from tiler.cluster.client import Cluster
@@ -67,7 +69,8 @@ def segment(
         An ONNX file, or what `tiler.load_model` returned.
     output
         Path of the result, ``.tif``. With output "both", the probabilities go beside it as
-        ``.probabilities.tif``; the report to ``.report.json``, the options to ``.config.toml``.
+        ``.probabilities.tif``; the report to ``.report.json``, the options to ``.config.toml``, a QGIS style
+        to ``.qml``, polygons to the suffix of their format.
     options
         See `tiler.RunOptions`.
     observer
@@ -86,19 +89,23 @@ def segment(
     """
     start = time.perf_counter()
     options = options or RunOptions()
-    outputs = Outputs(Path(output), options.output)
+    outputs = Outputs(Path(output), options.output, options.polygons)
     outputs.check(source)
+    if options.polygons is not None:
+        check_installed()
     folder = RunFolder(outputs.main, options.shard, cluster=options.scheduler is not None)
     if not options.overwrite:
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
-    outputs = replace(outputs, tissue=job.tissue is not None)
+    outputs = replace(outputs, styled=job.styled, tissue=job.tissue is not None)
     outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
         report = None if options.overwrite else outputs.finished(mark)
-        if report is not None:
+        if report is not None and outputs.lacks_polygons(report):
+            report = _add_polygons(job, mark, outputs, folder, observer)
+        elif report is not None:
             folder.tidy(mark)
             without = options.check_seams and report.seams is None
             more = ", without --check-seams; --overwrite makes it anew" if without else ""
@@ -149,7 +156,12 @@ def _carry_out(
                 return outputs.finished(mark)
         store.sweep()
         tally = _finish(work, whole, outputs)
-        report = _report(work, outputs, tally, mark, start)
+        if outputs.styled:
+            folder.write(outputs.style, to_qml(job.model.spec.classes).encode())
+        labels = folder.place(outputs.main)
+        with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
+            polygons = _polygons(job, outputs, folder, labels, observer)
+        report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
         _publish(work, outputs, report)
     return report
 
@@ -161,6 +173,43 @@ def _hire(stack: ExitStack, job: Job, observer: Observer) -> Cluster | None:
     from tiler.cluster.client import connected
 
     return stack.enter_context(connected(job.options.scheduler, observer, "CUDA" in job.model.device))
+
+
+def _polygons(
+    job: Job, outputs: Outputs, folder: RunFolder, labels: Path, observer: Observer
+) -> dict[str, Any]:
+    """Make polygons of a label file, if they are wanted; what the report says of them."""
+    if outputs.vector is None or outputs.polygons is None:
+        return {}
+    from tiler.vector.labels import open_labels_file
+    from tiler.vector.make import make_polygons
+
+    observer(Polygonising(str(outputs.polygons)))
+    working = folder.place(outputs.polygons)
+    made = make_polygons(open_labels_file(labels), job.place, working, outputs.polygons, outputs.vector)
+    facts = {"path": str(outputs.polygons), "options": asdict(outputs.vector), **asdict(made)}
+    return {outputs.vector.format: facts}
+
+
+def _add_polygons(
+    job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer
+) -> Report | None:
+    """Make polygons of finished labels; nothing is computed again."""
+    folder.begin(mark, lambda: None, overwrite=False)
+    report = outputs.finished(mark)
+    if report is None or outputs.polygons is None or not outputs.lacks_polygons(report):
+        return report
+    observer(Noted(f"{outputs.main} is finished already: only polygons are made of it"))
+    for path in (outputs.config, outputs.report):
+        # Named before the polygons: those that no report tells of would be somebody else's.
+        folder.place(path)
+    polygons = _polygons(job, outputs, folder, outputs.main, observer)
+    report = replace(report, polygons={**report.polygons, **polygons})
+    folder.write(outputs.config, to_toml(job.options.lasting).encode())
+    folder.write(outputs.report, report.to_json().encode() + b"\n")
+    observer(Publishing(str(outputs.polygons)))
+    folder.publish()
+    return report
 
 
 def _settled(
@@ -191,8 +240,7 @@ def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     options, folder, tissue = work.job.options, work.folder, work.job.tissue
     if tissue is not None:
         folder.write(outputs.preview, png(tissue.picture()))
-    told = replace(options, overwrite=False, shard=None, scheduler=None)
-    folder.write(outputs.config, to_toml(asdict(told)).encode())
+    folder.write(outputs.config, to_toml(options.lasting).encode())
     folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.

@@ -55,6 +55,7 @@ def print_report(report: Report) -> None:
     print_pairs(
         [
             *(("written", path) for path in report.outputs),
+            *(("polygons", f"{made['polygons']:,} in {made['path']}") for made in report.polygons.values()),
             ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
             ("read by", report.source["reader"]),
             ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
