@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     from tiler.options import RunOptions
 
-RASTERS: Final = frozenset(
-    (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")
-    + (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi")
-)
+SLIDES: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi")
+RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", *SLIDES))
 """What is looked for in folders and by globs, and ``.vrt`` where it may be opened. A file that is named may
 end in anything; of a DICOM slide any file opens all of it, so one has to be named."""
 STATE: Final = ".batch"
