@@ -10,8 +10,7 @@ import pickle
 import queue
 import time
 import uuid
-import warnings
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
@@ -101,38 +100,37 @@ class Cluster:
         ClusterError
             if the scheduler is lost.
         """
-        waiting, needs = iter(items), {"GPU": 1} if self.gpu else None
+        waiting = iter(items)
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         flying: dict[str, tuple[Item, int, Any]] = {}
 
         def send(item: Item, attempt: int) -> None:
             key = f"tiler-{self.name}-{next(self._numbers)}"
             told = __version__, pickle.dumps((function, sent(item)))
+            needs = {"GPU": 1} if self.gpu else None
             future = self._client.submit(call, *told, key=key, pure=False, resources=needs)
             flying[key] = item, attempt, future
             future.add_done_callback(done.put)
 
-        most = self._most()
+        most, looked = self._most(), time.monotonic()
         try:
             while True:
                 for item in islice(waiting, max(0, most - len(flying))):
                     send(item, 1)
                 if not flying:
                     return
-                try:
-                    future = done.get(timeout=BEAT)
-                except queue.Empty:
-                    most = self._most()
-                    continue
-                item, attempt, _ = flying.pop(future.key)
-                answer = self._answer(future)
-                if isinstance(answer, PASSING) and attempt < ATTEMPTS:
-                    self.observer(Noted(f"tried again: {answer}"))
-                    send(item, attempt + 1)
-                else:
-                    yield item, answer
+                with suppress(queue.Empty):
+                    item, attempt, future = flying.pop(done.get(timeout=BEAT).key)
+                    answer = self._answer(future)
+                    if isinstance(answer, PASSING) and attempt < ATTEMPTS:
+                        self.observer(Noted(f"tried again: {answer}"))
+                        send(item, attempt + 1)
+                    else:
+                        yield item, answer
+                if time.monotonic() > looked + BEAT:
+                    most, looked = self._most(), time.monotonic()
         finally:
-            # Those that have begun do no harm; the others are not begun.
+            # The others are not begun; those that have begun stop at their next block.
             with suppress(OSError, RuntimeError, ValueError):
                 self._client.cancel([future for _, _, future in flying.values()], asynchronous=False)
 
@@ -140,30 +138,31 @@ class Cluster:
         """Tasks to have in flight."""
         workers = self.workers()
         if not workers and not self._told:
-            self.observer(Noted(f"no workers at {self.scheduler.address} yet: waiting for them"))
+            gpu = " (with --resources GPU=1)" if self.gpu else ""
+            self.observer(Noted(f"no workers at {self.scheduler.address} yet: waiting for them{gpu}"))
         self._told = not workers
         return max(LEAST_IN_FLIGHT, IN_FLIGHT_PER_WORKER * workers)
 
     def _answer(self, future: Any) -> Any:  # noqa: ANN401 - Dask has no types
-        """What came of a task; what is neither an answer nor an error of ours is raised."""
+        """What came of a task; an error that is not ours is raised."""
+        from distributed import CancelledError
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
-        if future.status == "finished":
+        try:
             return future.result()
-        if future.status != "error":
-            raise self._lost()
-        error = future.exception()
-        if isinstance(error, TilerError):
+        except TilerError as error:
             return error
-        if isinstance(error, KilledWorker):
+        except KilledWorker as error:
             return ClusterError(
                 f"{error.allowed_failures + 1} workers died of one task, the last at "
                 f"{error.last_worker.address}; short memory is the usual reason: lower --memory or --batch, "
                 "and run the same command again"
             )
-        if isinstance(error, ImportError):
+        except ImportError as error:
             return MissingError(f"a worker lacks what the client has: {error}; install gigatiler there")
-        raise error
+        except (CancelledError, CommClosedError):
+            raise self._lost() from None
 
     def _lost(self) -> ClusterError:
         where = self.scheduler.address or "the workers of this machine"
@@ -249,14 +248,11 @@ def connected(text: str, observer: Observer, gpu: bool = False) -> Iterator[Clus
         import distributed
     except ImportError:
         raise MissingError('--scheduler needs Dask: pip install "gigatiler[dask]"') from None
-    _silence()
-    if scheduler.workers:
-        with own_workers(scheduler.workers) as place, _client(distributed, scheduler, place) as client:
-            yield Cluster(scheduler, observer, gpu, client)
-    else:
+    with ExitStack() as stack:
+        stack.enter_context(_silence())
+        place = scheduler.address or stack.enter_context(own_workers(scheduler.workers))
         _check_keys(distributed, scheduler)
-        with _client(distributed, scheduler, scheduler.address) as client:
-            yield Cluster(scheduler, observer, gpu, client)
+        yield Cluster(scheduler, observer, gpu, stack.enter_context(_client(distributed, scheduler, place)))
 
 
 def _check_keys(distributed: Any, scheduler: Scheduler) -> None:  # noqa: ANN401 - Dask has no types
@@ -290,28 +286,46 @@ def own_workers(number: int) -> Iterator[Any]:
     """Workers on this machine, one process and one thread each, that nobody else can reach.
 
     They die with this process, however it ends.
+
+    Raises
+    ------
+    MissingError
+        if they cannot be started.
     """
     from distributed import LocalCluster
 
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=number,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=logging.CRITICAL,
-        memory_limit=0,
-        preload=["tiler.cluster.worker"],
-    )
+    try:
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=number,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+            memory_limit=0,
+            preload=["tiler.cluster.worker"],
+        )
+    except (OSError, RuntimeError) as error:
+        raise MissingError(
+            f"cannot start {number} workers here ({one_line(error)}); start fewer, and in a script do so "
+            'below if __name__ == "__main__":'
+        ) from None
     try:
         yield cluster
     finally:
         cluster.close(timeout=5)
 
 
-def _silence() -> None:
+@contextmanager
+def _silence() -> Iterator[None]:
     """What matters arrives as an error, in one line."""
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="distributed")
+    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
