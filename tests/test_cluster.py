@@ -34,7 +34,7 @@ from tiler.batch.task import Task
 from tiler.blocks import BlockGrid, BlockSet
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
-from tiler.cluster.client import connected
+from tiler.cluster.client import LEAST_IN_FLIGHT, connected
 from tiler.cluster.executor import DaskExecutor
 from tiler.cluster.parts import PER_WORKER, Part, part_side, parts
 from tiler.cluster.scheduler import Scheduler
@@ -252,7 +252,10 @@ def test_the_scheduler_is_killed(place, tmp_path):
     assert_same(place, tmp_path / "out.tif")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+STOPS = [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_the_client_is_stopped(place, tmp_path, number):
     """Its own workers go with it, also by Ctrl-C, which they hear too; the same command carries on."""
     raw_CHW = np.random.default_rng(0).integers(1, 255, (3, 1500, 1100), np.uint8)
@@ -380,6 +383,17 @@ def test_a_task_that_always_kills_its_worker(dask):
     assert isinstance(error, ClusterError)
     assert error.exit_code == 1
     assert "workers died of one task" in str(error)
+
+
+def test_tasks_are_sent_in_waves(dask):
+    """However many there are, few are in flight."""
+    drawn = []
+    items = (drawn.append(i) or 0 for i in range(300))
+    with connected(dask.address, lambda event: None) as cluster:
+        for answered, (_, answer) in enumerate(cluster.results(raise_signal, items), 1):
+            assert answer == "alive"
+            assert len(drawn) - answered <= LEAST_IN_FLIGHT
+    assert answered == 300
 
 
 def test_a_failure_that_may_pass_is_tried_again(dask, tmp_path):
