@@ -510,13 +510,17 @@ def test_parts_are_of_seconds_and_enough_for_all(height, width, rate, workers):
     assert side == 1 or grid.shape[0] * grid.shape[1] / side**2 >= PER_WORKER * max(1, workers) / 2.25
 
 
-@pytest.mark.parametrize(
-    "kind", [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.TilerError)]
-)
+KINDS = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.TilerError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_errors_travel(kind):
-    """From worker to client, with type, message and exit code."""
-    error = pickle.loads(pickle.dumps(kind("the rule")))  # noqa: S301 - our own
-    assert (type(error), str(error), error.exit_code) == (kind, "the rule", kind.exit_code)
+    """From worker to client, with type, message and exit code, and whatever else they say."""
+    more = ("a model", False) if kind is errors.OtherRunError else ()
+    error = kind("the rule", *more)
+    told = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(told), str(told), told.exit_code) == (kind, "the rule", kind.exit_code)
+    assert vars(told) == vars(error)
 
 
 def test_a_torn_block_travels():

@@ -41,10 +41,12 @@ class InputError(UsageError):
 class OtherRunError(UsageError):
     """What is there was made, or begun, by a run of ours with other inputs or options."""
 
-    def __init__(self, message: str, difference: str = "") -> None:
-        super().__init__(message, difference)
+    def __init__(self, message: str, difference: str, other_input: bool) -> None:
+        super().__init__(message, difference, other_input)
         self.difference = difference
         """What the other run was made with, in words."""
+        self.other_input = other_input
+        """Whether that was another file, or another version of the file."""
 
     def __str__(self) -> str:
         return str(self.args[0])

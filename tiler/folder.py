@@ -222,6 +222,7 @@ class RunFolder:
                     f"{self.path} was begun with another {other}; pass --overwrite to start anew, or repeat "
                     "the first command to carry on",
                     f"begun with another {other}",
+                    other_input=False,  # what is lost is no map
                 )
         self._clear()
         manifest = first()

@@ -105,17 +105,16 @@ class Outputs:
         """
         for path in self.all:
             if path.exists() and not excused():
-                made = self._made_with(fingerprint)
-                if not made:
+                made = self.stored()
+                if fingerprint is None or made is None:
                     raise UsageError(f"{path} exists; pass --overwrite to replace it")
-                raise OtherRunError(f"{path} exists, {made}; pass --overwrite to replace it", made)
-
-    def _made_with(self, fingerprint: Fingerprint | None) -> str:
-        made = self.stored()
-        if fingerprint is None or made is None:
-            return ""
-        other = differences(made.fingerprint, fingerprint)
-        return f"made with another {other}" if other else "from a run of which other files are gone"
+                other = differences(made.fingerprint, fingerprint)
+                how = f"made with another {other}" if other else "from a run of which other files are gone"
+                raise OtherRunError(
+                    f"{path} exists, {how}; pass --overwrite to replace it",
+                    how,
+                    made.fingerprint.get("source") != fingerprint["source"],
+                )
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
         """The report of a run of this fingerprint whose files are all in their places."""

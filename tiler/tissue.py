@@ -38,8 +38,8 @@ LONGEST: Final = 4096
 """Pixels of its longer side, at most."""
 THRESHOLD: Final = 12.0
 """Grey levels; glass varies by 3 or 4 within a slide, the palest tissue differs by some 15."""
-SMALLEST: Final = 0.0005
-"""mm2: a square of 22 micrometres."""
+SMALLEST: Final = 0.0001
+"""mm2: a square of 10 micrometres, so that single cells are kept, and one dark pixel is not."""
 DARKEST_GLASS: Final = 220
 BRIGHTEST: Final = 99.0
 """Percentile of the brightness that is glass's."""

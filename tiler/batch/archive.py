@@ -1,15 +1,18 @@
-"""The output folder of a batch: its records, summaries, log and locks. Outputs are none of its business.
+"""The output folder of a batch: its records, summaries, log and locks.
 
-run.json, summary.csv, summary.html    of the last batch; of shards what they have put together so far
-run-1-of-4.json                        of one shard
-errors.log                             tracebacks of errors that are not ours
-.batch/                                locks; thumbnails
+    run.json, summary.csv, summary.html    of the last batch; of shards what they have put together so far
+    run-1-of-4.json                        of one shard
+    errors.log                             tracebacks of errors that are not ours
+    .batch/                                locks; thumbnails
+
+Outputs are none of its business: a raster is done if its output says so.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -73,7 +76,10 @@ class Archive:
             try:
                 self.state.mkdir(parents=True, exist_ok=True)
                 self._hold(stack, RunLock(self.state / "lock"), shared=self.shard is not None)
-                if self.shard is not None:
+                if self.shard is None:
+                    # Only who holds the lock alone, because it goes with the folder.
+                    stack.callback(self._tidy)
+                else:
                     number, count = self.shard
                     self._hold(stack, RunLock(self.state / f"shard-{number}-of-{count}.lock"))
                 self._check()
@@ -88,6 +94,13 @@ class Archive:
             raise UsageError(f"{lock.holder()} is at work in {self.folder}; wait for it, or stop it")
         stack.callback(lock.release)
 
+    def _tidy(self) -> None:
+        """Leave nothing if nothing was attempted."""
+        if not self.written and not self.record_path(None).exists():
+            with suppress(OSError):
+                shutil.rmtree(self.state)
+                self.folder.rmdir()
+
     def _check(self) -> None:
         """That what will be written over is ours; remove what killed processes were writing."""
         ours = read_record(self.record_path(None)) is not None or any(self.folder.glob("run-*-of-*.json"))
@@ -100,7 +113,8 @@ class Archive:
 
     def earlier(self) -> list[Record]:
         """What earlier batches recorded of this archive, the latest last."""
-        paths = (self.record_path(None), *([self.record_path(self.shard)] if self.shard else []))
+        parts = [self.record_path(self.shard)] if self.shard else sorted(self.folder.glob("run-*-of-*.json"))
+        paths = (self.record_path(None), *parts)
         return [record for record in map(read_record, paths) if record is not None]
 
     def keep(self, record: Record) -> None:

@@ -13,16 +13,42 @@ from typing import TYPE_CHECKING, Final
 from tiler.batch.listing import LISTS, read_list
 from tiler.errors import UsageError
 from tiler.outputs import SUFFIXES, Outputs
-from tiler.readers.address import is_remote
+from tiler.readers.address import is_remote, name_of
+from tiler.readers.slide import SUFFIXES as SLIDES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".vrt"))
-"""What is looked for in folders and by globs; a file that is named itself may end in anything."""
+    from tiler.options import RunOptions
+
+RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")) | SLIDES - {".dcm"}
+"""What is looked for in folders and by globs, and ``.vrt`` where it may be opened. A file that is named may
+end in anything; of a DICOM slide any file opens all of it, so one has to be named."""
 STATE: Final = ".batch"
 """The folder in the output folder that is ours: locks and thumbnails."""
 WILD: Final = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for, and where nothing is."""
+
+    suffixes: frozenset[str]
+    out: Path
+    """The output folder."""
+
+    def __str__(self) -> str:
+        return f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}"
+
+    def below(self, top: Path, pattern: str) -> Iterator[Item]:
+        """Rasters below a folder that match, in order, named by where they lie; nothing hidden."""
+        for path in sorted(top.glob(pattern), key=lambda p: p.parts):
+            below = path.relative_to(top)
+            hidden = any(part.startswith(".") or part.endswith(".run") for part in below.parts)
+            if path.suffix.lower() not in self.suffixes or hidden or not path.is_file():
+                continue
+            if not path.resolve().is_relative_to(self.out):
+                yield Item(str(path), _tif(below.as_posix()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +60,12 @@ class Item:
     output: str
     """Below the output folder, with slashes, ``.tif``."""
     mpp: float | None = None
-    """Microns per pixel that the network is fed; None: as the options say."""
+    """Micrometres per pixel that the network is fed; None: as the options say."""
     mask: str | None = None
     """File of the mask; None: as the options say."""
 
 
-def find_items(sources: Iterable[str], folder: Path, kind: str) -> tuple[Item, ...]:
+def find_items(sources: Iterable[str], folder: Path, options: RunOptions) -> tuple[Item, ...]:
     """Everything that the arguments name, each once.
 
     Parameters
@@ -50,47 +76,37 @@ def find_items(sources: Iterable[str], folder: Path, kind: str) -> tuple[Item, .
     folder
         Where outputs go: a file's under its own name, with the folders between it and the folder, or the
         fixed part of the glob, that was named. What lies in it is no source.
-    kind
-        One of `tiler.options.OUTPUTS`.
+    options
+        They say which files an output has, and whether a VRT may be opened.
 
     Raises
     ------
     UsageError
         if an argument names nothing, or two items would have the same output.
     """
+    search = Search(RASTERS | {".vrt"} if options.allow_vrt else RASTERS, folder.resolve())
     items: dict[Item, None] = {}
     for source in sources:
-        found = list(_named(source, folder)) if source else []
+        found = list(_named(source, search)) if source else []
         if not found:
-            raise UsageError(f"a source names at least one raster, got none in {source!r}; {_known()}")
+            raise UsageError(f"a source names at least one raster, got none in {source!r}; {search}")
         items.update(dict.fromkeys(found))
-    _check_outputs(items, folder, kind)
+    _check_outputs(items, folder, options.output)
     return tuple(items)
 
 
-def _known() -> str:
-    return "looked for are " + " ".join(sorted(RASTERS))
-
-
-def _named(source: str, folder: Path) -> Iterator[Item]:
+def _named(source: str, search: Search) -> Iterator[Item]:
     path = Path(source)
-    if is_remote(source):
-        yield Item(source, _tif(PurePosixPath(source.partition("?")[0]).name))
-    elif path.is_dir():
-        yield from _below(path, "**/*", folder)
-    elif path.suffix.lower() in LISTS:
-        yield from _listed(path)
-    elif WILD & set(source) and not path.exists():
+    if not is_remote(source) and path.is_dir():
+        yield from search.below(path, "**/*")
+    elif not is_remote(source) and path.suffix.lower() in LISTS:
+        rows = read_list(path)
+        yield from (Item(row.path, row.output or _own_name(row.path), row.mpp, row.mask) for row in rows)
+    elif not is_remote(source) and WILD & set(source) and not path.exists():
         top = _fixed_part(path)
-        yield from _below(top, str(path.relative_to(top)), folder)
+        yield from search.below(top, str(path.relative_to(top)))
     else:
-        yield Item(source, _tif(path.name))
-
-
-def _listed(path: Path) -> Iterator[Item]:
-    for row in read_list(path):
-        name = PurePosixPath(row.path.partition("?")[0] if is_remote(row.path) else Path(row.path).name).name
-        yield Item(row.path, row.output or _tif(name), row.mpp, row.mask)
+        yield Item(source, _own_name(source))
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -98,15 +114,8 @@ def _fixed_part(pattern: Path) -> Path:
     return next(p for p in pattern.parents if not WILD & set(str(p)))
 
 
-def _below(top: Path, pattern: str, folder: Path) -> Iterator[Item]:
-    """Rasters below a folder that match, in order, named by where they lie; nothing hidden, no output."""
-    out = folder.resolve()
-    for path in sorted(top.glob(pattern), key=lambda p: p.parts):
-        if path.suffix.lower() not in RASTERS or not path.is_file() or path.resolve().is_relative_to(out):
-            continue
-        below = path.relative_to(top)
-        if not any(part.startswith(".") or part.endswith(".run") for part in below.parts):
-            yield Item(str(path), _tif(below.as_posix()))
+def _own_name(source: str) -> str:
+    return _tif(Path(name_of(source)).name)
 
 
 def _tif(name: str) -> str:

@@ -27,7 +27,7 @@ class Row:
     output: str = ""
     """Below the output folder; empty: named after the raster."""
     mpp: float | None = None
-    """Microns per pixel; None: as the options say."""
+    """Micrometres per pixel; None: as the options say."""
     mask: str | None = None
     """Path; None: as the options say."""
 
@@ -96,7 +96,7 @@ def _mpp(path: Path, line: int, text: str) -> float | None:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise UsageError(f"mpp is microns per pixel above 0, got {text!r} in {path}, line {line}")
+        raise UsageError(f"mpp is micrometres per pixel above 0, got {text!r} in {path}, line {line}")
     return value
 
 

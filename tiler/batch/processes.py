@@ -25,7 +25,7 @@ from tiler.backends.onnx import load_model
 from tiler.backends.runtime import cores
 from tiler.batch.task import FAILED, Outcome, Task, perform
 from tiler.device import Device
-from tiler.errors import TilerError
+from tiler.errors import OutOfMemoryError, TilerError
 from tiler.events import Event
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SPAWN: Final = multiprocessing.get_context("spawn")
 """Never fork: the threads of GDAL and ONNX Runtime would not be there."""
+KILLED: Final = -9
+"""Exit code of a process that the kernel ended for want of memory, or a person."""
 ORPHANED: Final = 4
 """Exit code of a worker whose batch is no more."""
 
@@ -50,6 +52,8 @@ class Worker:
     process: BaseProcess
     connection: Connection
     task: Task
+    ready: bool = False
+    """Whether it has loaded the network."""
 
     @classmethod
     def start(cls, device: str, task: Task) -> Worker:
@@ -69,13 +73,14 @@ class Worker:
         with suppress(OSError):
             self.connection.send(_on(task, self.device))
 
-    def hear(self) -> Event | Outcome | TilerError:
-        """What it says next; if it is no more, how its task ended."""
+    def hear(self) -> Event | Outcome | TilerError | None:
+        """What it says next, None when it has loaded the network; if it is no more, how its task ended."""
         try:
             return self.connection.recv()  # type: ignore[no-any-return] # what `work` sends
         except (EOFError, OSError):
             self.process.join()
-            return crash(self.process.exitcode or 0)
+            outcome = crash(self.process.exitcode or 0)
+            return outcome if self.ready else TilerError(f"no network was loaded: {outcome.reason}")
 
     @property
     def gone(self) -> bool:
@@ -119,6 +124,9 @@ class Processes:
         task, said = worker.task, worker.hear()
         if isinstance(said, TilerError):
             raise said
+        if said is None:
+            worker.ready = True
+            return
         if isinstance(said, Event):
             observer(task, said)
             return
@@ -135,8 +143,8 @@ class Processes:
 
 def crash(code: int) -> Outcome:
     """The outcome of a task whose process ended, by its exit code; below 0 that is a signal."""
-    killed = code == -signal.SIGKILL
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    killed = code == KILLED
+    how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
     hint = ", perhaps for want of memory; try --memory or fewer --workers" if killed else ""
     return Outcome(FAILED, f"the process at work on it ended with {how}{hint}", "Crash", environment=killed)
 
@@ -150,10 +158,14 @@ def work(connection: Connection, task: Task) -> None:
     except TilerError as error:
         connection.send(error)
         return
+    except MemoryError as error:
+        connection.send(OutOfMemoryError(f"not enough memory to load {task.model} ({error}); free some"))
+        return
 
     def tell(event: Event) -> None:
         connection.send(event)
 
+    connection.send(None)
     with suppress(EOFError):
         while True:
             connection.send(perform(task, model, tell))

@@ -58,6 +58,10 @@ class Entry:
     ended: str = ""
     """When the attempt ended, UTC."""
 
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"a status is one of {', '.join(STATUSES)}, got {self.status!r}")
+
     def after(self, outcome: Outcome) -> Entry:
         """The entry when the raster was attempted."""
         attempted = replace(

@@ -14,7 +14,7 @@ from tiler.batch.task import ALREADY, FAILED, Outcome, Task
 from tiler.errors import InputError, OutputError, UsageError
 from tiler.fingerprint import versions
 from tiler.outputs import Outputs
-from tiler.readers.address import is_remote, shown
+from tiler.readers.address import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,10 +86,11 @@ class Batch:
             if the network cannot be read.
         """
         try:
-            digest = hashlib.sha256(Path(self.model).read_bytes()).hexdigest()
+            with Path(self.model).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"cannot read the model {self.model}: {error.strerror}") from None
-        entries = (Entry(_name(item.source), item.output) for item in self.part)
+        entries = (Entry(name_of(item.source), item.output) for item in self.part)
         return Record(
             {"path": self.model, "sha256": digest},
             asdict(self.options),
@@ -111,8 +112,9 @@ def run_batch(batch: Batch, executor: Executor, observer: BatchObserver) -> Reco
         package. One that fails otherwise is in the record.
     """
     archive = Archive(batch.folder, batch.options.shard)
+    record = batch.record()
     with archive.held():
-        record, tasks = choose(batch)
+        tasks = choose(batch, record)
         observer.begin(list(tasks))
         try:
             _attempt(tasks, record, archive, executor, observer)
@@ -125,22 +127,21 @@ def run_batch(batch: Batch, executor: Executor, observer: BatchObserver) -> Reco
     return record
 
 
-def choose(batch: Batch) -> tuple[Record, dict[Task, str]]:
-    """What is known of the archive, and what is to be attempted, with its places in the record.
+def choose(batch: Batch, record: Record) -> dict[Task, str]:
+    """What is to be attempted, with its places in the record, which adopts what earlier batches found out.
 
     Raises
     ------
     UsageError
         if only failures are to be attempted and no batch has been here.
     """
-    record = batch.record()
     earlier = Archive(batch.folder, batch.options.shard).earlier()
     if batch.retry_failed and not earlier:
         raise UsageError(f"--retry-failed goes by the last run.json, got none in {batch.folder}")
     for known in earlier:
         record.adopt(known)
     items = [item for item in batch.part if _wanted(batch, record, item)][: batch.limit]
-    return record, {batch.task(item): item.output for item in items}
+    return {batch.task(item): item.output for item in items}
 
 
 def _wanted(batch: Batch, record: Record, item: Item) -> bool:
@@ -155,11 +156,6 @@ def _wanted(batch: Batch, record: Record, item: Item) -> bool:
         there = Outcome(ALREADY, "not opened, its output is there", report=outputs.stored())
         record.entries[item.output] = entry.after(there)
     return False
-
-
-def _name(source: str) -> str:
-    """A source in records: an address without its query, which may hold a signature."""
-    return shown(source) if is_remote(source) else source
 
 
 def _attempt(

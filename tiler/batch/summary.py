@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import os
 from html import escape
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
-from tiler.batch.record import STATUSES
 from tiler.batch.task import FAILED
 
 if TYPE_CHECKING:
@@ -41,17 +42,19 @@ td { overflow-wrap: anywhere }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .status { font-weight: 600; white-space: nowrap }
 .failed { color: #c22 } .damaged { color: #b70 } .pending { color: #888 }
-.reason { display: block }
+.reason, .source { display: block }
+.source { color: #888; font-size: smaller }
+td:nth-child(2), td:nth-child(3) { min-width: 14em }
 img { max-width: 12em; max-height: 9em; display: block }
 """
 
 
 def to_csv(record: Record) -> str:
-    """One line per raster; pixels and square metres of each class in columns of their own."""
+    """One line per raster; pixels and area of each class in columns of their own."""
     names = record.class_names
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"{name} {what}" for name in names for what in ("pixels", "m2"))])
+    writer.writerow([*COLUMNS, *(f"{name} {what}" for name in names for what in ("pixels", "m2", "um2"))])
     for entry in record.entries.values():
         found = {c.name: c for c in entry.classes}
         areas = (value for name in names for value in _amounts(found.get(name)))
@@ -59,15 +62,17 @@ def to_csv(record: Record) -> str:
     return text.getvalue()
 
 
-def _amounts(found: ClassTally | None) -> tuple[object, object]:
+def _amounts(found: ClassTally | None) -> tuple[object, ...]:
     if found is None:
-        return "", ""
-    return found.pixels, "" if found.area_m2 is None else round(found.area_m2, 3)
+        return "", "", ""
+    areas = (found.area_m2, found.area_um2)
+    return found.pixels, *("" if area is None else round(area, 3) for area in areas)
 
 
 def to_html(record: Record, thumbnail: Callable[[Entry], Path]) -> str:
     """A page without anything outside itself; ``thumbnail`` says where an entry's picture may lie."""
     failed = [entry for entry in record.entries.values() if entry.status == FAILED]
+    others = [entry for entry in record.entries.values() if entry.status != FAILED]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width">',
@@ -78,9 +83,9 @@ def to_html(record: Record, thumbnail: Callable[[Entry], Path]) -> str:
         parts += ["<h2>Failed</h2><table><tr><th>raster<th>reason</tr>"]
         parts += [f"<tr><td>{escape(e.source)}<td>{escape(e.reason)}</tr>" for e in failed]
         parts += ["</table>"]
-    parts += ["<h2>All</h2><table>", _header(record)]
+    parts += ["<h2>Others</h2><table>", _header(record)]
     left = MOST_PICTURES
-    for entry in record.entries.values():
+    for entry in others:
         picture = _picture(thumbnail(entry)) if left and entry.pixels else ""
         left -= bool(picture)
         parts.append(_line(record, entry, picture))
@@ -115,10 +120,10 @@ def _line(record: Record, entry: Entry, picture: str) -> str:
         numbers = [mega[0], f"{entry.seconds:,.1f}", mega[1]]
     found = {c.name: c for c in entry.classes}
     numbers += [_area(entry, found.get(name)) for name in record.class_names]
-    assert entry.status in STATUSES  # noqa: S101 - so it needs no escaping
     return "".join(
         [
-            f"<tr><td>{picture}<td>{escape(entry.source)}",
+            f"<tr><td>{picture}<td><a href='{quote(os.fsencode(entry.output))}'>{escape(entry.output)}</a>",
+            f"<span class=source>{escape(entry.source)}</span>",
             f"<td><span class='status {entry.status}'>{entry.status}</span>",
             f"<span class=reason>{escape(entry.reason)}</span>",
             *(f"<td class=number>{number}" for number in numbers),
@@ -131,6 +136,8 @@ def _area(entry: Entry, found: ClassTally | None) -> str:
     if found is None:
         return ""
     share = f"{found.pixels / max(entry.valid_pixels, 1):.2%}"
+    if found.area_um2 is not None:
+        return f"{share}<br>{found.area_um2 / 1e6:,.3f} mm&sup2;"
     return share if found.area_m2 is None else f"{share}<br>{found.area_m2:,.0f} m&sup2;"
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tiler.batch.thumbnail import draw_thumbnail
-from tiler.errors import MissingError, OtherRunError, OutputError, TilerError, one_line
+from tiler.batch.thumbnail import draw_thumbnail, is_current
+from tiler.errors import MissingError, OtherRunError, OutputError, TilerError, UsageError, one_line
 from tiler.events import Event, Noted, Planned, ignore
 from tiler.outputs import Outputs
+from tiler.readers.address import name_of
 from tiler.run import segment
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Task:
     options: RunOptions
     thumbnail: str = ""
     """Path of a small picture of the result, ``.jpg``; empty: none is drawn."""
+
+    @property
+    def name(self) -> str:
+        """Of the source, as it may be shown: an address without its query, which may hold a signature."""
+        return name_of(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,7 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
     try:
         report = segment(task.source, model, task.output, task.options, watched)
     except OtherRunError as error:
+        _check_owner(task, error)
         note = f"computed anew: it was {error.difference}"
         observer(Noted(f"{task.output} is {note}"))
         report = segment(task.source, model, task.output, replace(task.options, overwrite=True), watched)
@@ -139,9 +146,22 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
     if report.damaged:
         reason = f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
         outcome = replace(outcome, status=DAMAGED, reason=reason)
-    if task.thumbnail and (outcome.status != ALREADY or not Path(task.thumbnail).exists()):
-        draw_thumbnail(task.source, Outputs(Path(task.output), task.options.output), Path(task.thumbnail))
+    outputs, thumbnail = Outputs(Path(task.output), task.options.output), Path(task.thumbnail)
+    if task.thumbnail and not is_current(thumbnail, outputs.main):
+        draw_thumbnail(task.source, outputs, thumbnail)
     return outcome
+
+
+def _check_owner(task: Task, error: OtherRunError) -> None:
+    """Refuse to replace the map of another raster, which an earlier batch gave the same name."""
+    stored = Outputs(Path(task.output), task.options.output).stored()
+    if stored is None or not error.other_input:
+        return
+    if Path(stored.source["path"]).absolute() != Path(task.name).absolute():
+        raise UsageError(
+            f"{task.output} is of another raster, {stored.source['path']}; name this one's output in a CSV "
+            "list, or pass --overwrite to replace it"
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -42,6 +42,14 @@ NOWHERE: Final = ClassSpec("none", (0, 0, 0))
 """In the place of the background, which is not drawn."""
 
 
+def is_current(path: Path, output: Path) -> bool:
+    """Whether a picture was drawn after its output was made."""
+    try:
+        return path.stat().st_mtime_ns >= output.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
 def draw_thumbnail(source: str, outputs: Outputs, path: Path) -> None:
     """Write a JPEG; a source that cannot be shown is left white, an output that cannot be is not drawn.
 

@@ -27,7 +27,7 @@ FILE = click.Path(path_type=Path)
     "--workers",
     type=click.IntRange(0),
     metavar="N",
-    help="Processes; 0: this one  [default: one per card of --device cuda:N,M.., else 1]",
+    help="Processes, each with its --memory; 0: this one  [default: one per card of cuda:N,M.., else 1]",
 )
 @click.option("--skip-existing", is_flag=True, help="Do not open rasters whose output is there.")
 @click.option("--retry-failed", is_flag=True, help="Only those that failed the last time.")
@@ -67,7 +67,7 @@ def batch(
     from tiler.cluster.scheduler import Scheduler
     from tiler.device import Device
 
-    items = find_items(sources, folder, options.output)
+    items = find_items(sources, folder, options)
     if options.scheduler is None:
         where = devices(options, workers)
     elif workers is None:
@@ -99,11 +99,11 @@ def _preview(batch: Batch, workers: int) -> None:
     from tiler.cli.tables import print_pairs
     from tiler.memory import in_words
 
-    tasks = choose(batch)[1]
+    tasks = choose(batch, batch.record())
     found = list(preview(tasks, load_model(batch.model, batch.options)))
     failed = [one for one in found if one.status == "failed"]
     for one in failed:
-        click.echo(f"failed {one.task.source}: {one.reason}")
+        click.echo(f"failed {one.task.name}: {one.reason}")
     seconds = sum(one.seconds for one in found) / workers
     print_pairs(
         [

@@ -50,12 +50,12 @@ class JsonLines(Silent):
 
     def __call__(self, task: Task, event: Event) -> None:
         """As of segment, and the source."""
-        _json({"event": type(event).__name__, "source": task.source, **asdict(event)})
+        _json({"event": type(event).__name__, "source": task.name, **asdict(event)})
 
     def ended(self, task: Task, outcome: Outcome) -> None:
         """How it went; the report was in its last event."""
         told = {k: v for k, v in asdict(outcome).items() if k not in {"report", "trace"}}
-        _json({"event": "Attempted", "source": task.source, "output": task.output, **told})
+        _json({"event": "Attempted", "source": task.name, "output": task.output, **told})
 
 
 class Lines(Silent):
@@ -73,12 +73,10 @@ class Lines(Silent):
         """Say how it went, with the rate so far and the time left."""
         self.pace.end(task, outcome)
         total = str(self.pace.total)
-        number = f"[{self.pace.attempted:>{len(total)}}/{total}]"
-        self.say(f"{number} {outcome.status:<7} {_plain(task.source)}{_detail(outcome)}{self._left()}")
-
-    def _left(self) -> str:
         seconds = self.pace.seconds_left
-        return "" if seconds is None or not self.pace.sizes else f", about {_clock(seconds)} left"
+        left = "" if seconds is None else f", {_clock(seconds)} left"
+        number = f"[{self.pace.attempted:>{len(total)}}/{total}{left}]"
+        self.say(f"{number} {outcome.status:<7} {_plain(task.name)}{_detail(outcome)}")
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -108,7 +106,7 @@ class Table(Lines):
         self.pace.end(task, outcome)
         if outcome.reason:
             self._clear()
-            self.say(f"{outcome.status} {_plain(task.source)}{_detail(outcome)}")
+            self.say(f"{outcome.status} {_plain(task.name)}{_detail(outcome)}")
         if outcome.reason or time.monotonic() >= self._next or not self.pace.sizes:
             self._draw()
 
@@ -134,7 +132,7 @@ class Table(Lines):
         return [
             f"{pace.attempted:,} of {pace.total:,} rasters   {counts}",
             f"{pace.pixels / 1e6:,.1f}{total} Mpx   {pace.speed:.2f} Mpx/s   {rest}",
-            *(f"{share:>5.0%}  {_plain(task.source)}" for task, share in shown),
+            *(f"{share:>5.0%}  {_plain(task.name)}" for task, share in shown),
         ]
 
 

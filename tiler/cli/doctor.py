@@ -7,7 +7,17 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 
 import click
 
-NEEDED = ("numpy", "numba", "rasterio", "onnx", "click", "tqdm", "psutil")
+NEEDED = (
+    "numpy",
+    "numba",
+    "rasterio",
+    "openslide-python",
+    "openslide-bin",
+    "onnx",
+    "click",
+    "tqdm",
+    "psutil",
+)
 OPTIONAL = {"train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "onnxscript")}
 
 

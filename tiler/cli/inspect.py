@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tiler.cli.options import NUMBER
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tiler.analysis import Analysis, AxisReach
     from tiler.backends.graph import Graph
+    from tiler.ports import Raster
     from tiler.spec import ModelSpec
 
 ONNX_SUFFIX: Final = ".onnx"
@@ -20,12 +25,13 @@ REASONS: Final = 5
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files.")
-def inspect(file: Path, allow_vrt: bool) -> None:
-    """What a model (.onnx) or a raster says about itself, and what it leaves open."""
+@click.option("--assume-mpp", type=NUMBER, metavar="UM", help="As of segment.")
+def inspect(file: Path, allow_vrt: bool, assume_mpp: float | None) -> None:
+    """What a model (.onnx), a raster or a slide says about itself, and what it leaves open."""
     if file.suffix.lower() == ONNX_SUFFIX:
         _inspect_model(file)
     else:
-        _inspect_raster(file, allow_vrt)
+        _inspect_raster(file, allow_vrt, assume_mpp)
 
 
 def _inspect_model(path: Path) -> None:
@@ -113,18 +119,41 @@ def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in values) or "none"
 
 
-def _inspect_raster(path: Path, allow_vrt: bool) -> None:
+def _inspect_raster(path: Path, allow_vrt: bool, assume_mpp: float | None) -> None:
     from tiler.cli.tables import print_pairs
     from tiler.open import open_raster
 
-    info = open_raster(path, allow_vrt=allow_vrt).info
-    ground = "not known" if info.ground is None else "{:.4g} x {:.4g} m per pixel".format(*info.ground)
-    print_pairs(
-        [
-            ("raster", path),
-            ("size", f"{info.width} x {info.height} px, {info.width * info.height / 1e6:.1f} Mpx"),
-            ("bands", f"{info.bands} of {info.dtype} (alpha not counted)"),
-            ("CRS", info.crs.to_string()[:60] if info.crs else "none"),
-            ("on the ground", ground),
-        ]
-    )
+    raster = open_raster(path, allow_vrt=allow_vrt, assume_mpp=assume_mpp)
+    info = raster.info
+    size = f"{info.width} x {info.height} px, {info.width * info.height / 1e6:.1f} Mpx"
+    about = [("size", size), ("bands", f"{info.bands} of {info.dtype} (alpha not counted)")]
+    if info.to_level0 is None:
+        ground = "not known" if info.ground is None else "{:.4g} x {:.4g} m per pixel".format(*info.ground)
+        crs = info.crs.to_string()[:60] if info.crs else "none"
+        print_pairs(
+            [("raster", path), ("read by", info.reader), *about, ("CRS", crs), ("on the ground", ground)]
+        )
+    else:
+        print_pairs([("slide", path), ("read by", info.reader), *about, *_slide(raster, assume_mpp)])
+
+
+def _slide(raster: Raster, assume_mpp: float | None) -> Iterator[tuple[str, object]]:
+    """Its levels, bounds and tissue, as `tiler segment` would find them."""
+    from tiler.options import RunOptions
+    from tiler.readers.slide import METRES, SlideRaster
+    from tiler.tissue import open_tissue
+
+    info = raster.info
+    if isinstance(raster, SlideRaster):
+        if raster.facts.cropped:
+            yield "bounds", f"{raster.facts.bounds}, from where pixels are counted"
+        for number, (height, width) in enumerate(((info.height, info.width), *raster.overviews)):
+            mpp = "" if info.ground is None else f", {info.ground[0] / METRES * info.width / width:.4g} um"
+            yield f"level {number}", f"{width} x {height} px{mpp}"
+    if info.ground is None:
+        yield "resolution", "not known; pass --assume-mpp"
+        return
+    yield "resolution", "{:.4g} x {:.4g} um per pixel".format(*(side / METRES for side in info.ground))
+    tissue = open_tissue(raster, info, RunOptions(assume_mpp=assume_mpp))
+    if tissue is not None:
+        yield "tissue", f"{tissue.facts()['share']:.1%}"

@@ -176,7 +176,7 @@ _OPTIONS = (
         help="Grey levels that tissue is darker than glass  [default: 12]",
     ),
     click.option(
-        "--tissue-area", type=NUMBER, metavar="MM2", help="Of the smallest piece of tissue  [default: 0.0005]"
+        "--tissue-area", type=NUMBER, metavar="MM2", help="Of the smallest piece of tissue  [default: 0.0001]"
     ),
     click.option("--allow-vrt", is_flag=True, help="Open a VRT, which may name other local files."),
     click.option("--allow-remote", is_flag=True, help="Fetch SOURCE from an http(s) address; no sidecars."),

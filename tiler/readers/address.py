@@ -39,6 +39,11 @@ def address(path: str | Path) -> str:
     return url
 
 
+def name_of(path: str | Path) -> str:
+    """A path as it is, an address as it may be shown."""
+    return shown(str(path)) if is_remote(path) else str(path)
+
+
 def shown(url: str) -> str:
     """An address without its query, which may hold a signature.
 

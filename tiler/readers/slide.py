@@ -46,8 +46,10 @@ CACHE: Final = 64_000_000
 """Bytes of decoded tiles that are kept, for all threads."""
 BLOCK: Final = 256
 """Side of the squares that stand in for a slide's own tiles where these are not known."""
-LARGEST_MPP: Final = 100.0
-"""A TIFF of 72 dots per inch has 353 micrometres per pixel; slides are scanned at 0.1 to 10."""
+LARGEST_MPP: Final = 20.0
+"""Slides are scanned at 0.1 to 10; a TIFF of 300 dots per inch says 85, and is no slide."""
+PER_UNIT: Final = {"2": 25_400.0, "3": 10_000.0}
+"""Micrometres in TIFF's units of resolution."""
 SMALL: Final = 1 << 22
 """Pixels; a level that is no larger, and whose scale is no whole number, is read at once and kept."""
 METRES: Final = 1e-6
@@ -195,6 +197,17 @@ def _mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
     except (KeyError, ValueError):
         return None
     return (across, down) if all(0 < value <= LARGEST_MPP for value in (across, down)) else None
+
+
+def tiff_mpp(tags: Mapping[str, str]) -> float:
+    """Micrometres per pixel that a TIFF says, by its tags as GDAL shows them; 0 if it does not.
+
+    >>> tiff_mpp({"TIFFTAG_XRESOLUTION": "20000", "TIFFTAG_RESOLUTIONUNIT": "3 (pixels/cm)"})
+    0.5
+    """
+    unit = PER_UNIT.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1], 0.0)
+    pixels = float(tags.get("TIFFTAG_XRESOLUTION", 0))
+    return unit / pixels if pixels > 0 else 0.0
 
 
 @dataclass(eq=False, slots=True)
