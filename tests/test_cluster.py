@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 import networks
 from rasters import write_raster
 from refusals import refused
-from tasks import fail_until, raise_signal, signal_of, write_until_unwanted
+from tasks import fail_until, process_id, raise_signal, signal_of, write_until_unwanted
 from tiler import __version__, errors, fingerprint
 from tiler.batch.task import Task
 from tiler.blocks import BlockGrid, BlockSet
@@ -91,10 +91,10 @@ class Dask:
         self.address = json.loads(self._file.read_text())["address"]
         self.workers: list[subprocess.Popen] = []
 
-    def add_worker(self, threads=1) -> subprocess.Popen:
+    def add_worker(self, threads=1, more=()) -> subprocess.Popen:
         """With a nanny, as ``dask worker`` has it."""
         place = ["--local-directory", self._file.parent / "scratch", "--host", "127.0.0.1"]
-        options = ["--nthreads", str(threads), "--nworkers", "1", *place]
+        options = ["--nthreads", str(threads), "--nworkers", "1", *place, *more]
         self.workers.append(self._start("dask_worker", *options))
         return self.workers[-1]
 
@@ -471,6 +471,21 @@ def test_a_worker_that_does_not_see_a_path(place, dask, tmp_path, gone, monkeypa
     assert "on worker tcp://" in str(error)
     assert "same on all machines" in str(error) or "shared disk" in str(error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_for_a_gpu_goes_where_one_is(tmp_path):
+    """By the resource that the worker offers; workers of our own are refused."""
+    with ExitStack() as stack:
+        dask = Dask(tmp_path, stack)
+        dask.add_worker()
+        nanny = dask.add_worker(more=["--resources", "GPU=1"])
+        dask.wait()
+        with connected(dask.address, lambda event: None, gpu=True) as cluster:
+            pids = {pid for _, pid in cluster.results(process_id, range(20))}
+        (worker,) = (child.pid for child in psutil.Process(nanny.pid).children() if child in working(dask))
+        assert pids == {worker}
+    with pytest.raises(UsageError, match=r"--device cuda:0,1"), connected("local:2", print, gpu=True):
+        pass
 
 
 def test_two_clients_on_one_output(place, dask, tmp_path):
