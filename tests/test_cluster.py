@@ -34,7 +34,8 @@ from tiler.batch.task import Task
 from tiler.blocks import BlockGrid, BlockSet
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
-from tiler.cluster.client import LEAST_IN_FLIGHT, connected
+from tiler.cluster.client import LEAST_IN_FLIGHT
+from tiler.cluster.connection import connected
 from tiler.cluster.executor import DaskExecutor
 from tiler.cluster.parts import PER_WORKER, Part, part_side, parts
 from tiler.cluster.scheduler import Scheduler
@@ -411,7 +412,7 @@ def test_a_failure_that_may_pass_is_tried_again(dask, tmp_path):
 
 def test_a_scheduler_that_does_not_answer(place, tmp_path, capsys, monkeypatch):
     """One line, nothing is left."""
-    monkeypatch.setattr("tiler.cluster.client.PATIENCE", "1s")
+    monkeypatch.setattr("tiler.cluster.connection.PATIENCE", "1s")
     files = [place / "scene.tif", place / "net.onnx", tmp_path / "out.tif"]
     line = ["segment", *files, "--scheduler", "tcp://127.0.0.1:9", "--quiet"]
     refused(capsys, command, line, "no Dask scheduler answers at tcp://127.0.0.1:9", code=3)
@@ -553,7 +554,7 @@ def test_a_scheduler_that_speaks_tls(place, tmp_path, monkeypatch):
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names], check=True, capture_output=True
     )
     files = ["--protocol", "tls", "--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key]
-    monkeypatch.setattr("tiler.cluster.client.PATIENCE", "2s")
+    monkeypatch.setattr("tiler.cluster.connection.PATIENCE", "2s")
     with ExitStack() as stack:
         dask = Dask(tmp_path, stack, files)
         dask.add_worker()
