@@ -18,7 +18,9 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -47,7 +49,7 @@ from tiler.report import Report
 from tiler.store import BlockStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tiler.model import Model
 
@@ -88,19 +90,37 @@ def make_rasters(folder: Path, count: int, side: int) -> None:
             dataset.write(rng.integers(1, 255, (3, side, side), np.uint8))
 
 
-def in_memory(folder: Path, model: Model) -> float:
-    """Seconds for all rasters, nothing written."""
-    start = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds for all rasters: on the clock, and of processors, which other programs disturb less."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def of(cls, function: Callable[[], object]) -> Cost:
+        """Of a call, the processes that it waits for included."""
+        clock, processor = time.perf_counter(), _processor()
+        function()
+        return cls(time.perf_counter() - clock, _processor() - processor)
+
+
+def _processor() -> float:
+    times = os.times()
+    return sum(times[:4])
+
+
+def in_memory(folder: Path, model: Model) -> None:
+    """Nothing is written."""
     for path in sorted(folder.iterdir()):
         with rasterio.open(path) as dataset:
             raw_CHW = dataset.read()
         scores_NKHW = model.backend.predict((raw_CHW / 255).astype(np.float32)[None])
         scores_NKHW[0].argmax(axis=0).astype(np.uint8)
-    return time.perf_counter() - start
 
 
-def segmented(folder: Path, model: Model, out: Path, thumbnails: bool) -> float:
-    """Seconds for all rasters in this process, as `tiler batch --workers 0` has them done."""
+def segmented(folder: Path, model: Model, out: Path, thumbnails: bool) -> None:
+    """In this process, as `tiler batch --workers 0` has it done."""
 
     def loaded(*_: object) -> Model:
         return model
@@ -110,19 +130,14 @@ def segmented(folder: Path, model: Model, out: Path, thumbnails: bool) -> float:
         if not thumbnails:
             stack.enter_context(mock.patch.object(tiler.batch.task, "draw_thumbnail"))
         batch = Batch(str(model.path), out, find_items([str(folder)], out, RunOptions()), RunOptions())
-        start = time.perf_counter()
         record = run_batch(batch, Here(), Silent())
-        seconds = time.perf_counter() - start
     assert record.totals["done"] == len(batch.items), record.totals  # noqa: S101
-    return seconds
 
 
-def commanded(folder: Path, model: Model, out: Path) -> float:
-    """Seconds for all rasters by the command, from its start to its end."""
-    start = time.perf_counter()
+def commanded(folder: Path, model: Model, out: Path) -> None:
+    """By the command, from its start to its end."""
     command = [sys.executable, "-m", "tiler", "batch", model.path, out, folder, "--quiet"]
     subprocess.run(command, check=True)
-    return time.perf_counter() - start
 
 
 class Parts:
@@ -171,31 +186,37 @@ def measure(folder: Path, count: int, side: int, repeats: int) -> list[str]:
     rasters = folder / "rasters"
     in_memory(rasters, model)
     segmented(rasters, model, folder / "warm", thumbnails=True)
-    ways: dict[str, list[float]] = {}
+    ways: dict[str, list[Cost]] = {}
     for number in range(repeats):
-        for words, seconds in (
-            ("in memory", in_memory(rasters, model)),
+        for words, function in (
+            ("in memory", partial(in_memory, rasters, model)),
             (
-                "tiler batch without thumbnails",
-                segmented(rasters, model, folder / f"a{number}", thumbnails=False),
+                "without thumbnails",
+                partial(segmented, rasters, model, folder / f"a{number}", thumbnails=False),
             ),
-            ("tiler batch", segmented(rasters, model, folder / f"b{number}", thumbnails=True)),
-            ("tiler batch, as a command", commanded(rasters, model, folder / f"c{number}")),
+            ("tiler batch", partial(segmented, rasters, model, folder / f"b{number}", thumbnails=True)),
+            ("tiler batch, as a command", partial(commanded, rasters, model, folder / f"c{number}")),
         ):
-            ways.setdefault(words, []).append(seconds / count * 1000)
-            print(words, f"{ways[words][-1]:.2f} ms", flush=True)
+            ways.setdefault(words, []).append(Cost.of(function))
+            print(words, ways[words][-1], flush=True)
     parts = Parts()
     with parts.timed():
-        whole = segmented(rasters, model, folder / "parts", thumbnails=True)
-    return [*_ways(ways), "", *_parts(parts, whole, count)]
+        whole = Cost.of(partial(segmented, rasters, model, folder / "parts", thumbnails=True))
+    return [*_ways(ways, count), "", *_parts(parts, whole.clock, count)]
 
 
-def _ways(ways: dict[str, list[float]]) -> list[str]:
-    floor = statistics.median(ways["in memory"])
-    lines = ["| way | ms per raster | beyond memory |", "|---|--:|--:|"]
-    for words, times in ways.items():
-        middle = statistics.median(times)
-        lines.append(f"| {words} | {middle:.1f} | {middle - floor:.1f} |")
+def _ways(ways: dict[str, list[Cost]], count: int) -> list[str]:
+    lines = [
+        "| way | ms per raster | beyond memory | of processors, ms | beyond memory |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    floors: list[float] = []
+    for words, costs in ways.items():
+        middles = [statistics.median(getattr(c, name) for c in costs) for name in Cost.__slots__]
+        per_raster = [middle / count * 1000 for middle in middles]
+        floors = floors or per_raster
+        cells = (f"{ms:.1f} | {ms - floor:.1f}" for ms, floor in zip(per_raster, floors, strict=True))
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     return lines
 
 

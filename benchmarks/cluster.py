@@ -26,7 +26,8 @@ from typing import Any
 from machine import describe
 from scenes import make_scene
 
-from tiler.cluster.client import Cluster, own_workers
+from tiler.cluster.client import Cluster
+from tiler.cluster.connection import own_workers
 from tiler.cluster.scheduler import Scheduler
 from tiler.demo import MODEL
 from tiler.events import ignore

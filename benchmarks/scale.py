@@ -27,6 +27,7 @@ from machine import describe
 from scenes import free_network, make_scene
 
 from tiler.backends.onnx import load_model
+from tiler.batch.archive import SHARE
 from tiler.batch.record import Entry, Record
 from tiler.batch.summary import to_csv, to_html
 from tiler.blocks import BlockGrid, BlockSet
@@ -61,6 +62,8 @@ FAKE = (100_000, 1_000_000)
 ENTRIES = 10_000
 """Rasters of the record that is written."""
 WORKERS = (10, 100, 1000, 10_000)
+ONE_BY_ONE = "a disk that syncs blocks one after another, as one process here does, is busy all the time"
+LOAD = ("A load above 100 % cannot be reached: computing then takes as long as the scheduler.", "")
 GPX = 10**9
 HOUR = 3600
 
@@ -214,7 +217,7 @@ def record(folder: Path) -> dict[str, float]:
     with timing(seconds, "record"):
         made.write(folder / "run.json")
     with timing(seconds, "summaries"):
-        size = len(to_csv(made)) + len(to_html(made, lambda entry: folder / "none.jpg"))
+        size = len(to_csv(made)) + len(to_html(made, lambda _: folder / "none.jpg"))
     total = size + (folder / "run.json").stat().st_size
     return {"seconds": sum(seconds.values()) / ENTRIES, "bytes": total / ENTRIES}
 
@@ -270,7 +273,7 @@ def mosaic(m: Measured) -> list[str]:
     ]
     lines = ["## A country: 10^12 pixels", "", *table(rows, ("what", "figure"))]
     lines += [
-        "| workers | computing | messages per second | load of the scheduler | finish over computing |",
+        "| workers | computing | messages per second | load of the scheduler | finish, over computing |",
         "|--:|--:|--:|--:|--:|",
     ]
     for workers in WORKERS:
@@ -278,22 +281,32 @@ def mosaic(m: Measured) -> list[str]:
         load = rate * m.traffic.seconds / m.traffic.tasks
         lines.append(
             f"| {workers:,} | {span(compute / workers)} | {rate * m.traffic.messages:,.0f} | {load:.1%} "
-            f"| {finish / (compute / workers):.1%} |"
+            f"| {finish * workers / compute:.2f} |"
         )
     limits = [
         (compute / finish, "finish, which is one process, takes as long as all computing"),
         (m.traffic.tasks / m.traffic.seconds * per_task, "the scheduler handles no more tasks"),
-        (m.compute * 1024**2 / GPX / m.store, "a disk that stores one block at a time is busy all the time"),
+        (m.compute * 1024**2 / GPX / m.store, ONE_BY_ONE),
     ]
-    return [*lines, "", "Where it breaks first, by number of workers:", "", *ordered(limits)]
-
-
-def ordered(limits: list[tuple[float, str]]) -> list[str]:
-    """What gives way first comes first."""
-    lines = (
-        f"{i}. From {workers:,.0f} workers on {what}." for i, (workers, what) in enumerate(sorted(limits), 1)
+    free = (
+        f"Before it begins: {in_words(worst)} must be free, what labels of so many pixels could take, "
+        f"not the {in_words(m.directory * m.output * gpx)} that these do."
     )
-    return [*lines, ""]
+    late = (
+        f"At its end: finishing takes {span(finish)} of one process, and begins anew if it is interrupted; "
+        "the blocks stay."
+    )
+    return [*lines, "", *LOAD, *ordered(limits, [free], [late])]
+
+
+def ordered(limits: list[tuple[float, str]], before: list[str], after: list[str]) -> list[str]:
+    """What gives way first comes first; before and after it what workers have nothing to do with."""
+    lines = [
+        *before,
+        *(f"From {workers:,.0f} workers on {what}." for workers, what in sorted(limits)),
+        *after,
+    ]
+    return ["Where it breaks, in order:", "", *(f"{i}. {line}" for i, line in enumerate(lines, 1)), ""]
 
 
 def slides(m: Measured) -> list[str]:
@@ -323,7 +336,7 @@ def slides(m: Measured) -> list[str]:
         (m.traffic.tasks / m.traffic.seconds * least, "the scheduler handles no more tasks"),
         (
             least / m.store / math.prod(grid.shape),
-            "a disk that stores one block at a time is busy all the time",
+            ONE_BY_ONE,
         ),
     ]
     lines = ["## An archive: 100,000 slides", "", *table(rows, ("what", "figure"))]
@@ -331,22 +344,28 @@ def slides(m: Measured) -> list[str]:
     for workers in WORKERS:
         rate = workers / least
         lines.append(f"| {workers:,} | {span(least * SLIDES / workers)} | {rate * m.traffic.messages:,.2f} |")
-    return [*lines, "", "Where it breaks first, by number of workers:", "", *ordered(limits)]
+    stale = (
+        f"The record of {SLIDES:,} rasters takes {span(whole)} to write and may take {SHARE:.0%} of the "
+        f"time: a killed batch leaves one that is up to {span(whole / SHARE)} old. Outputs are not affected."
+    )
+    return [*lines, "", *ordered(limits, [], [stale])]
 
 
 def page(m: Measured, told: str) -> str:
     """All of it."""
+    assumed = (
+        "Assumed, not measured: the mosaic is one raster of 10^6 x 10^6 px of the demo scene's kind, all "
+        f"valid; a slide has {SLIDE[0]:,} x {SLIDE[1]:,} px at 0.25 um and is fed at that, {TISSUE[0]:.0%} "
+        f"to {TISSUE[1]:.0%} of it is tissue and nothing else is computed; a worker is one thread of this "
+        f"machine, with {MODEL.name}; reading from a shared disk costs what reading here does; costs grow "
+        f"with the number of pixels as they do here. A task is meant to take {SECONDS:g} s."
+    )
     lines = [
         "# Scale, on paper",
         "",
         f"`python benchmarks/scale.py{told}`, {datetime.now(UTC).date()}, {describe()}.",
         "",
-        "Assumed, not measured: the mosaic is one raster of 10^6 x 10^6 px of the demo scene's kind, all valid; a "
-        f"slide has {SLIDE[0]:,} x {SLIDE[1]:,} px at 0.25 um and is fed at that, {TISSUE[0]:.0%} to "
-        f"{TISSUE[1]:.0%} of it is tissue and nothing else is computed; a worker is one thread of this machine, "
-        f"with {MODEL.name}; reading from a shared disk costs what reading here does; costs grow with the number "
-        "of pixels as they do here. A task is meant to take "
-        f"{SECONDS:g} s.",
+        assumed,
         "",
         "## Measured here",
         "",

@@ -13,6 +13,11 @@ def raise_signal(number: int) -> str:
     return "alive"
 
 
+def process_id(number: int) -> int:
+    """Of the worker."""
+    return os.getpid()
+
+
 def fail_until(told) -> str:
     """Fail with an error of a kind until a file has been written to so often."""
     path, kind, times = told

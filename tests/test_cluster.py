@@ -28,13 +28,14 @@ from hypothesis import strategies as st
 import networks
 from rasters import write_raster
 from refusals import refused
-from tasks import fail_until, raise_signal, signal_of, write_until_unwanted
+from tasks import fail_until, process_id, raise_signal, signal_of, write_until_unwanted
 from tiler import __version__, errors, fingerprint
 from tiler.batch.task import Task
 from tiler.blocks import BlockGrid, BlockSet
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
-from tiler.cluster.client import connected
+from tiler.cluster.client import LEAST_IN_FLIGHT
+from tiler.cluster.connection import connected
 from tiler.cluster.executor import DaskExecutor
 from tiler.cluster.parts import PER_WORKER, Part, part_side, parts
 from tiler.cluster.scheduler import Scheduler
@@ -91,10 +92,10 @@ class Dask:
         self.address = json.loads(self._file.read_text())["address"]
         self.workers: list[subprocess.Popen] = []
 
-    def add_worker(self, threads=1) -> subprocess.Popen:
+    def add_worker(self, threads=1, more=()) -> subprocess.Popen:
         """With a nanny, as ``dask worker`` has it."""
         place = ["--local-directory", self._file.parent / "scratch", "--host", "127.0.0.1"]
-        options = ["--nthreads", str(threads), "--nworkers", "1", *place]
+        options = ["--nthreads", str(threads), "--nworkers", "1", *place, *more]
         self.workers.append(self._start("dask_worker", *options))
         return self.workers[-1]
 
@@ -252,7 +253,10 @@ def test_the_scheduler_is_killed(place, tmp_path):
     assert_same(place, tmp_path / "out.tif")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+STOPS = [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_the_client_is_stopped(place, tmp_path, number):
     """Its own workers go with it, also by Ctrl-C, which they hear too; the same command carries on."""
     raw_CHW = np.random.default_rng(0).integers(1, 255, (3, 1500, 1100), np.uint8)
@@ -382,6 +386,17 @@ def test_a_task_that_always_kills_its_worker(dask):
     assert "workers died of one task" in str(error)
 
 
+def test_tasks_are_sent_in_waves(dask):
+    """However many there are, few are in flight."""
+    drawn = []
+    items = (drawn.append(i) or 0 for i in range(300))
+    with connected(dask.address, lambda event: None) as cluster:
+        for answered, (_, answer) in enumerate(cluster.results(raise_signal, items), 1):
+            assert answer == "alive"
+            assert len(drawn) - answered <= LEAST_IN_FLIGHT
+    assert answered == 300
+
+
 def test_a_failure_that_may_pass_is_tried_again(dask, tmp_path):
     """Three times; others are not."""
     notes = []
@@ -397,7 +412,7 @@ def test_a_failure_that_may_pass_is_tried_again(dask, tmp_path):
 
 def test_a_scheduler_that_does_not_answer(place, tmp_path, capsys, monkeypatch):
     """One line, nothing is left."""
-    monkeypatch.setattr("tiler.cluster.client.PATIENCE", "1s")
+    monkeypatch.setattr("tiler.cluster.connection.PATIENCE", "1s")
     files = [place / "scene.tif", place / "net.onnx", tmp_path / "out.tif"]
     line = ["segment", *files, "--scheduler", "tcp://127.0.0.1:9", "--quiet"]
     refused(capsys, command, line, "no Dask scheduler answers at tcp://127.0.0.1:9", code=3)
@@ -459,6 +474,21 @@ def test_a_worker_that_does_not_see_a_path(place, dask, tmp_path, gone, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_for_a_gpu_goes_where_one_is(tmp_path):
+    """By the resource that the worker offers; workers of our own are refused."""
+    with ExitStack() as stack:
+        dask = Dask(tmp_path, stack)
+        dask.add_worker()
+        nanny = dask.add_worker(more=["--resources", "GPU=1"])
+        dask.wait()
+        with connected(dask.address, lambda event: None, gpu=True) as cluster:
+            pids = {pid for _, pid in cluster.results(process_id, range(20))}
+        (worker,) = (child.pid for child in psutil.Process(nanny.pid).children() if child in working(dask))
+        assert pids == {worker}
+    with pytest.raises(UsageError, match=r"--device cuda:0,1"), connected("local:2", print, gpu=True):
+        pass
+
+
 def test_two_clients_on_one_output(place, dask, tmp_path):
     """The second is told of the first."""
     tries = []
@@ -496,13 +526,17 @@ def test_parts_are_of_seconds_and_enough_for_all(height, width, rate, workers):
     assert side == 1 or grid.shape[0] * grid.shape[1] / side**2 >= PER_WORKER * max(1, workers) / 2.25
 
 
-@pytest.mark.parametrize(
-    "kind", [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.TilerError)]
-)
+KINDS = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.TilerError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_errors_travel(kind):
-    """From worker to client, with type, message and exit code."""
-    error = pickle.loads(pickle.dumps(kind("the rule")))  # noqa: S301 - our own
-    assert (type(error), str(error), error.exit_code) == (kind, "the rule", kind.exit_code)
+    """From worker to client, with type, message and exit code, and whatever else they say."""
+    more = ("a model", False) if kind is errors.OtherRunError else ()
+    error = kind("the rule", *more)
+    told = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(told), str(told), told.exit_code) == (kind, "the rule", kind.exit_code)
+    assert vars(told) == vars(error)
 
 
 def test_a_torn_block_travels():
@@ -520,7 +554,7 @@ def test_a_scheduler_that_speaks_tls(place, tmp_path, monkeypatch):
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names], check=True, capture_output=True
     )
     files = ["--protocol", "tls", "--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key]
-    monkeypatch.setattr("tiler.cluster.client.PATIENCE", "2s")
+    monkeypatch.setattr("tiler.cluster.connection.PATIENCE", "2s")
     with ExitStack() as stack:
         dask = Dask(tmp_path, stack, files)
         dask.add_worker()

@@ -14,8 +14,9 @@ import networks
 from tiler import memory
 from tiler.errors import InputError, UsageError
 from tiler.finish import Finisher
+from tiler.geometry import Window
 from tiler.options import RunOptions
-from tiler.planning import BLOCK, LARGEST_TILE, make_plan
+from tiler.planning import BLOCK, LARGEST_TILE, make_plan, within
 from tiler.ports import RasterInfo
 
 
@@ -140,3 +141,29 @@ def test_a_container_s_limit_counts(tmp_path):
     assert list(memory.cgroup_rooms(tmp_path, Path("pod/box"))) == [2700, 5700]
     assert list(memory.cgroup_rooms(tmp_path / "none", Path())) == []
     assert memory.available() > 0
+
+
+def test_own_workers_share_the_memory(monkeypatch):
+    """Four of them take no more than one process would."""
+    monkeypatch.setattr("tiler.planning.memory.available", lambda: 24 * 10**9)
+    alone = planned(5000, 5000, RunOptions()).budget - memory.resident()
+    assert planned(5000, 5000, RunOptions(scheduler="local:4")).budget - memory.resident() == alone // 4
+    assert planned(5000, 5000, RunOptions(scheduler="tcp://a:1")).budget - memory.resident() == alone
+
+
+@given(st.integers(1, 60_000), st.integers(0, 8), st.integers(1, 5), st.sampled_from([None, 1024]))
+def test_tiles_of_a_part_waste_no_more_than_those_of_the_whole(extent, at, blocks, fixed):
+    """But for the one that a part has more than its share."""
+    plan = planned(extent, 9000, shape=(None, fixed, None))
+    model = replace(
+        networks.function_model(None, networks.spec(3, stride=16, halo=96), 2), shape=(None, fixed, None)
+    )
+    top = min(at * BLOCK, (extent - 1) // BLOCK * BLOCK)
+    window = Window(top, 0, min(top + blocks * BLOCK, extent), 9000)
+    part, whole = within(plan, window, model).grid, plan.grid
+    assert part.rows.tile <= whole.rows.tile
+    assert fixed is None or part.rows.tile == fixed
+    cores = part.rows.count * (part.rows.tile - part.rows.overlap)
+    assert cores <= window.height + part.rows.tile + part.rows.count * 2 * 16
+    (strip,) = part.strips(10**6)
+    assert strip.window == window

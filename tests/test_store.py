@@ -257,3 +257,14 @@ def test_a_store_may_be_written_by_several_threads(store):
         thread.join()
     made = store.read(0, 0)
     assert any((made == block(0, 0, seed).planes_QHW).all() for seed in range(8))
+
+
+def test_only_rows_that_are_asked_for_are_looked_at(store):
+    """A task of a cluster does not list a million blocks."""
+    for row in range(GRID.shape[0]):
+        store.write(block(row, 1))
+    among_RC = np.zeros(GRID.shape, np.bool_)
+    among_RC[1, 0] = True
+    expected_RC = np.zeros(GRID.shape, np.bool_)
+    expected_RC[1, 1] = True
+    np.testing.assert_array_equal(store.present(among_RC), expected_RC)

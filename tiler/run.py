@@ -170,7 +170,7 @@ def _hire(stack: ExitStack, job: Job, observer: Observer) -> Cluster | None:
     """The workers of ``--scheduler``, until the stack is closed."""
     if job.options.scheduler is None:
         return None
-    from tiler.cluster.client import connected
+    from tiler.cluster.connection import connected
 
     return stack.enter_context(connected(job.options.scheduler, observer, "CUDA" in job.model.device))
 

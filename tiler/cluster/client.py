@@ -5,13 +5,11 @@ A bounded number of tasks is in flight, so that memory and messages stay flat fo
 
 from __future__ import annotations
 
-import logging
 import pickle
 import queue
 import time
 import uuid
-import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
@@ -21,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tiler import __version__
 from tiler.backends.runtime import cores
 from tiler.cluster.parts import part_side, parts
-from tiler.cluster.scheduler import Scheduler
 from tiler.cluster.worker import SharedRun, call, compute_part, forget
 from tiler.errors import (
     ClusterError,
@@ -31,8 +28,6 @@ from tiler.errors import (
     OutputError,
     RemoteError,
     TilerError,
-    UsageError,
-    one_line,
 )
 from tiler.estimate import network_seconds
 from tiler.events import BlockStored, Noted
@@ -42,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from tiler.blocks import BlockSet
+    from tiler.cluster.scheduler import Scheduler
     from tiler.compute import Work
     from tiler.ports import Observer
 
@@ -53,8 +49,6 @@ LEAST_IN_FLIGHT: Final = 64
 IN_FLIGHT_PER_WORKER: Final = 4
 BEAT: Final = 5.0
 """Seconds without an answer after which scheduler and workers are looked at."""
-PATIENCE: Final = "10s"
-"""For a scheduler to answer."""
 
 Item = TypeVar("Item")
 
@@ -101,38 +95,37 @@ class Cluster:
         ClusterError
             if the scheduler is lost.
         """
-        waiting, needs = iter(items), {"GPU": 1} if self.gpu else None
+        waiting = iter(items)
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         flying: dict[str, tuple[Item, int, Any]] = {}
 
         def send(item: Item, attempt: int) -> None:
             key = f"tiler-{self.name}-{next(self._numbers)}"
             told = __version__, pickle.dumps((function, sent(item)))
+            needs = {"GPU": 1} if self.gpu else None
             future = self._client.submit(call, *told, key=key, pure=False, resources=needs)
             flying[key] = item, attempt, future
             future.add_done_callback(done.put)
 
-        most = self._most()
+        most, looked = self._most(), time.monotonic()
         try:
             while True:
                 for item in islice(waiting, max(0, most - len(flying))):
                     send(item, 1)
                 if not flying:
                     return
-                try:
-                    future = done.get(timeout=BEAT)
-                except queue.Empty:
-                    most = self._most()
-                    continue
-                item, attempt, _ = flying.pop(future.key)
-                answer = self._answer(future)
-                if isinstance(answer, PASSING) and attempt < ATTEMPTS:
-                    self.observer(Noted(f"tried again: {answer}"))
-                    send(item, attempt + 1)
-                else:
-                    yield item, answer
+                with suppress(queue.Empty):
+                    item, attempt, future = flying.pop(done.get(timeout=BEAT).key)
+                    answer = self._answer(future)
+                    if isinstance(answer, PASSING) and attempt < ATTEMPTS:
+                        self.observer(Noted(f"tried again: {answer}"))
+                        send(item, attempt + 1)
+                    else:
+                        yield item, answer
+                if time.monotonic() > looked + BEAT:
+                    most, looked = self._most(), time.monotonic()
         finally:
-            # Those that have begun do no harm; the others are not begun.
+            # The others are not begun; those that have begun stop at their next block.
             with suppress(OSError, RuntimeError, ValueError):
                 self._client.cancel([future for _, _, future in flying.values()], asynchronous=False)
 
@@ -140,30 +133,31 @@ class Cluster:
         """Tasks to have in flight."""
         workers = self.workers()
         if not workers and not self._told:
-            self.observer(Noted(f"no workers at {self.scheduler.address} yet: waiting for them"))
+            gpu = " (with --resources GPU=1)" if self.gpu else ""
+            self.observer(Noted(f"no workers at {self.scheduler.address} yet: waiting for them{gpu}"))
         self._told = not workers
         return max(LEAST_IN_FLIGHT, IN_FLIGHT_PER_WORKER * workers)
 
     def _answer(self, future: Any) -> Any:  # noqa: ANN401 - Dask has no types
-        """What came of a task; what is neither an answer nor an error of ours is raised."""
+        """What came of a task; an error that is not ours is raised."""
+        from distributed import CancelledError
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
-        if future.status == "finished":
+        try:
             return future.result()
-        if future.status != "error":
-            raise self._lost()
-        error = future.exception()
-        if isinstance(error, TilerError):
+        except TilerError as error:
             return error
-        if isinstance(error, KilledWorker):
+        except KilledWorker as error:
             return ClusterError(
                 f"{error.allowed_failures + 1} workers died of one task, the last at "
                 f"{error.last_worker.address}; short memory is the usual reason: lower --memory or --batch, "
                 "and run the same command again"
             )
-        if isinstance(error, ImportError):
+        except ImportError as error:
             return MissingError(f"a worker lacks what the client has: {error}; install gigatiler there")
-        raise error
+        except (CancelledError, CommClosedError):
+            raise self._lost() from None
 
     def _lost(self) -> ClusterError:
         where = self.scheduler.address or "the workers of this machine"
@@ -226,92 +220,3 @@ class Cluster:
             work.folder.output.absolute(),
             told,
         )
-
-
-@contextmanager
-def connected(text: str, observer: Observer, gpu: bool = False) -> Iterator[Cluster]:
-    """The cluster that ``--scheduler`` names; workers of our own are stopped at the end.
-
-    Raises
-    ------
-    UsageError
-        if workers of our own are to share the cards of this machine.
-    MissingError
-        if Dask is not installed, or no scheduler answers.
-    """
-    scheduler = Scheduler.parse(text)
-    if gpu and scheduler.workers:
-        raise UsageError(
-            f"several cards of one machine need no scheduler, got {text} on a GPU; pass --device cuda:0,1 "
-            "without it, or --device cpu"
-        )
-    try:
-        import distributed
-    except ImportError:
-        raise MissingError('--scheduler needs Dask: pip install "gigatiler[dask]"') from None
-    _silence()
-    if scheduler.workers:
-        with own_workers(scheduler.workers) as place, _client(distributed, scheduler, place) as client:
-            yield Cluster(scheduler, observer, gpu, client)
-    else:
-        _check_keys(distributed, scheduler)
-        with _client(distributed, scheduler, scheduler.address) as client:
-            yield Cluster(scheduler, observer, gpu, client)
-
-
-def _check_keys(distributed: Any, scheduler: Scheduler) -> None:  # noqa: ANN401 - Dask has no types
-    """Dask would end in a traceback where there are none."""
-    given = distributed.Security().get_connection_args("client")
-    if scheduler.address.startswith("tls://") and given["ssl_context"] is None:
-        raise MissingError(
-            f"{scheduler.address} needs a certificate and a key; set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
-            "..__CLIENT__CERT and ..__CLIENT__KEY"
-        )
-
-
-@contextmanager
-def _client(distributed: Any, scheduler: Scheduler, place: Any) -> Iterator[Any]:  # noqa: ANN401
-    try:
-        client = distributed.Client(place, timeout=PATIENCE, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-        where = scheduler.address or "this machine"
-        raise MissingError(
-            f"no Dask scheduler answers at {where} ({one_line(error)}); start one with: dask scheduler"
-        ) from None
-    try:
-        yield client
-    finally:
-        with suppress(OSError, TimeoutError, RuntimeError):
-            client.close(timeout=2)
-
-
-@contextmanager
-def own_workers(number: int) -> Iterator[Any]:
-    """Workers on this machine, one process and one thread each, that nobody else can reach.
-
-    They die with this process, however it ends.
-    """
-    from distributed import LocalCluster
-
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=number,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=logging.CRITICAL,
-        memory_limit=0,
-        preload=["tiler.cluster.worker"],
-    )
-    try:
-        yield cluster
-    finally:
-        cluster.close(timeout=5)
-
-
-def _silence() -> None:
-    """What matters arrives as an error, in one line."""
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="distributed")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiler.batch.task import failure
-from tiler.cluster.client import connected
+from tiler.cluster.connection import connected
 from tiler.cluster.worker import perform_task
 from tiler.errors import ClusterError, TilerError
 from tiler.readers.address import is_remote

@@ -205,7 +205,8 @@ def check_wanted(event: Event | None = None) -> None:
 
     del event
     task = get_worker().state.tasks.get(thread_state.key)
-    if task is None or task.state != "executing":
+    # Resumed: it was cancelled and is wanted again.
+    if task is None or task.state not in {"executing", "resumed"}:
         raise NotWantedError
 
 
