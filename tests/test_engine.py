@@ -110,6 +110,7 @@ def test_the_constant_comes_back_to_a_millionth(axes):
     raster = ArrayRaster(np.zeros((1, rows.extent, columns.extent), np.uint8))
     model = constant_model((1.0, -3.0))
     finisher = ScoreFinisher(model.spec, 2)
+    ScoreFinisher.worst = 0.0
     reader = TileReader(raster, model.spec, model.dtype)
     plan = make_plan(rows, columns)
     for _ in segment_blocks(reader, model.backend, finisher, plan, BlockSet.all(plan.blocks)):
@@ -121,6 +122,7 @@ class ScoreFinisher(Finisher):
     """Notes how far the scores are from (1, -3)."""
 
     worst = 0.0
+    """Of the class, whose instances are frozen; set to 0 before it is used."""
 
     def __call__(self, scores_KHW, valid_HW, at=(0, 0)):
         part_KHW = twins.part(scores_KHW, at, valid_HW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import random
 import re
@@ -126,21 +126,17 @@ def test_a_process_short_of_memory(tmp_path, blend):
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
-def kills():
-    """The benchmark that kills; its ten-kill version is the test below."""
-    path = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    spec = importlib.util.spec_from_file_location("kills", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kills"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def kills(monkeypatch):
+    """The benchmark that kills; its ten-kill version is the test below. Benchmarks import each other."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("kills")
 
 
 @pytest.mark.parametrize(("mode", "number"), [("exact", 3), ("blended", 2)])
-def test_killed_at_random_and_run_again(tmp_path, mode, number):
+def test_killed_at_random_and_run_again(kills, tmp_path, mode, number):
     """Ten kills in all, alone and as two shards: the same SHA-256 every time."""
-    module = kills()
     random.seed(0)
-    module.make_scene(tmp_path / "scene.tif", 2100)
-    for tally in module.measure(tmp_path / "scene.tif", tmp_path, mode, number):
+    kills.make_scene(tmp_path / "scene.tif", 2100)
+    for tally in kills.measure(tmp_path / "scene.tif", tmp_path, mode, number):
         assert tally.equal == tally.kills == number
