@@ -521,6 +521,19 @@ def test_killed_and_run_again(made, tmp_path):
     assert not list(tmp_path.glob("*.run"))
 
 
+@pytest.mark.slow
+def test_memory_stays_within_the_budget(tmp_path):
+    """Also where 64 pixels of a slide without levels make one: for the network, and for the thumbnail."""
+    path = slides.aperio(tmp_path / "a.svs", [slides.textured(8000, 8000)])
+    net, output = networks.pixelwise(tmp_path / "net.onnx"), tmp_path / "out.tif"
+    budget = 700_000_000
+    options = ["--mpp", "4", "--memory", str(budget), "--quiet"]
+    command = [sys.executable, "-m", "tiler", "segment", path, net, output, *options]
+    subprocess.run(list(map(str, command)), check=True)
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert report["peak_memory"] <= budget
+
+
 def test_a_run_is_not_carried_on_at_another_resolution(made, ink, tmp_path):
     """Nor with other tissue; without a change it is finished."""
     told = RunOptions(mpp=1.37)

@@ -44,8 +44,8 @@ DARKEST_GLASS: Final = 220
 CLOSING: Final = 2
 """Pixels on each side, as MARGIN."""
 MARGIN: Final = 2
-SIDE: Final = 512
-"""Of the squares in which the thumbnail is read."""
+READ: Final = 1 << 22
+"""Pixels of the slide that are read at once to make some of the thumbnail's."""
 PREVIEW: Final = 1000
 """Pixels of the preview's longer side, at most."""
 OUTLINE: Final = (0, 160, 0)
@@ -88,7 +88,8 @@ class TissueMask:
         assert small.ground is not None  # noqa: S101 - a slide without mpp is refused
         raw_CHW = np.empty((small.bands, small.height, small.width), np.uint8)
         valid_HW = np.empty(raw_CHW.shape[1:], np.bool_)
-        for window in BlockSet.all(BlockGrid(small.height, small.width, SIDE)):
+        side = max(16, math.isqrt(round(READ / max(small.shrink, 1))))
+        for window in BlockSet.all(BlockGrid(small.height, small.width, side)):
             pixels = self.thumbnail.read(window)
             raw_CHW[:, *window.slices], valid_HW[window.slices] = pixels.raw_CHW, pixels.valid_HW
         smallest = self.settings.area * 1e-6 / (small.ground[0] * small.ground[1])

@@ -16,6 +16,7 @@ import threading
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
 
     from tiler.damage import DamageLog
 
-CACHE: Final = 64_000_000
-"""Bytes of decoded tiles that are kept."""
+CACHE: Final = 32_000_000
+"""Bytes of decoded tiles that are kept, of all slides in this process."""
 BLOCK: Final = 256
 """Side of the squares that stand in for a slide's own tiles where these are not known."""
 LARGEST_MPP: Final = 20.0
 """Slides are scanned at 0.1 to 10; a TIFF of 300 dots per inch says 85, and is no slide."""
 SMALL: Final = 1 << 22
 """Pixels; a level that is no larger, and whose scale is no whole number, is read at once and kept."""
-DRAWN: Final = 1 << 21
+DRAWN: Final = 1 << 19
 """Pixels that are drawn at once."""
 METRES: Final = 1e-6
 """Per micrometre."""
@@ -69,6 +70,12 @@ def import_openslide() -> ModuleType:
             f"slides need OpenSlide ({one_line(error)}); pip install openslide-python openslide-bin"
         ) from None
     return openslide
+
+
+@lru_cache(1)
+def _tile_cache() -> Any:  # noqa: ANN401 - an openslide.OpenSlideCache
+    """Of all handles."""
+    return import_openslide().OpenSlideCache(CACHE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +217,6 @@ class SlideRaster(Blockwise):
     facts: SlideFacts = field(init=False)
     overviews: tuple[tuple[int, int], ...] = field(init=False)
     """Height and width of each coarser level."""
-    cache: Any = field(init=False)
-    """Of decoded tiles, for all threads and levels."""
     _bands: tuple[int, ...] = field(init=False)
     _blocks: BlockShape = field(init=False)
     _bad: dict[Window, str] = field(init=False, default_factory=dict)
@@ -223,11 +228,7 @@ class SlideRaster(Blockwise):
 
     def __post_init__(self) -> None:
         openslide = import_openslide()
-        if self.opened is None:
-            self.cache = openslide.OpenSlideCache(CACHE)
-            self.facts = self._first_facts(openslide)
-        else:
-            self.cache, self.facts = self.opened.cache, self.opened.facts
+        self.facts = self._first_facts(openslide) if self.opened is None else self.opened.facts
         self._bands = self.told or (1, 2, 3)
         if not set(self._bands) <= {1, 2, 3}:
             raise InputError(f"{self.path} has bands 1 to 3, got {self._bands}; see --bands")
@@ -355,7 +356,7 @@ class SlideRaster(Blockwise):
 
     def _opened(self) -> Any:  # noqa: ANN401 - an openslide.OpenSlide
         slide = import_openslide().OpenSlide(self.path)
-        slide.set_cache(self.cache)
+        slide.set_cache(_tile_cache())
         return slide
 
     def _slide(self) -> Any:  # noqa: ANN401 - an openslide.OpenSlide
