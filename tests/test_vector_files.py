@@ -276,6 +276,15 @@ def test_polygons_of_finished_labels_are_made_without_the_network(scene, net, tm
     assert (tmp_path / "out.gpkg").exists()
 
 
+def test_the_last_shard_makes_the_polygons(scene, net, tmp_path):
+    """And a shard that comes when all is there adds those of another format."""
+    for number in (1, 2):
+        segment(scene, net, tmp_path / "out.tif", RunOptions(vector="fgb", shard=(number, 2)))
+        assert (tmp_path / "out.fgb").exists() == (number == 2)
+    segment(scene, net, tmp_path / "out.tif", RunOptions(vector="parquet", shard=(1, 2)))
+    assert len(read(tmp_path / "out.parquet", "parquet")) == len(read(tmp_path / "out.fgb", "fgb")) == 4
+
+
 def test_polygons_of_other_options_are_not_replaced(scene, net, tmp_path):
     segment(scene, net, tmp_path / "out.tif", RunOptions(vector="gpkg"))
     with pytest.raises(UsageError, match=r"another .*simplify: 0\.0 then, 1\.0 now\); remove it"):
