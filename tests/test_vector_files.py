@@ -373,10 +373,14 @@ def test_what_the_command_refuses(scene, net, tmp_path, capsys):
     segment(scene, net, tmp_path / "out.tif", RunOptions(output="both"))
     labels, shares = tmp_path / "out.tif", tmp_path / "out.probabilities.tif"
     (tmp_path / "there.gpkg").write_text("precious")
+    (tmp_path / "out.geojson").mkdir()
     for source, target, *words in (
         (labels, tmp_path / "a.shp", "polygons go to .gpkg", "a.shp"),
         (labels, tmp_path / "there.gpkg", "exists; pass --overwrite"),
         (labels, tmp_path / "none" / "a.gpkg", "create it first"),
+        (labels, tmp_path / "a\nb.gpkg", "printable"),
+        (labels, tmp_path / ("a" * 210 + ".gpkg"), "at most 200 bytes"),
+        (labels, labels.with_suffix(".geojson"), "got a directory"),
         (shares, tmp_path / "a.gpkg", "holds probabilities"),
         (scene.parent / "none.tif", tmp_path / "a.gpkg", "no such file"),
         (net, tmp_path / "a.gpkg", "cannot open"),
