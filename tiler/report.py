@@ -104,6 +104,11 @@ class Report:
         return cls(**values)
 
 
+def tissue_in_words(share: float) -> str:
+    """How much of a slide is tissue, for people."""
+    return "all of the slide: no glass was found" if share == 1 else f"{share:.1%}, the rest is not computed"
+
+
 class Tally:
     """Counts pixels and areas per class as blocks go by."""
 

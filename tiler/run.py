@@ -28,7 +28,7 @@ from tiler.options import RunOptions
 from tiler.outputs import Outputs
 from tiler.overlay import png
 from tiler.readers.slide import METRES
-from tiler.report import DamagedWindow, Report, Tally
+from tiler.report import DamagedWindow, Report, Tally, tissue_in_words
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
@@ -238,7 +238,8 @@ def _announce(work: Work) -> None:
     if job.raster.info.note:
         notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
     if job.tissue is not None:
-        notes.append(f"{job.tissue.facts()['share']:.1%} of the slide is tissue, the rest is not computed")
+        with work.stopwatch.timing("tissue"):
+            notes.append(f"tissue: {tissue_in_words(job.tissue.facts()['share'])}")
     if job.options.blend == "auto" and work.plan.blended:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":

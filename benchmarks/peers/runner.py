@@ -145,11 +145,13 @@ def versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def timed_labels(job: Job, state: object, labels: Callable[[Job, Any], Any]) -> dict[str, Any]:
-    """Segment: seconds, peak memory, and where the labels are."""
+    """Segment: seconds, peak memory, and where the labels are; a runner with a clock of its own has none."""
     begun = time.perf_counter()
     found = labels(job, state)
     seconds = time.perf_counter() - begun
     peak = status("VmHWM")
+    if isinstance(found, float):
+        return {"seconds": found, "peak_memory": peak, "labels": ""}
     if not isinstance(found, (str, Path)):
         path = Path(job.output) / "labels.npy"
         np.save(path, np.asarray(found, np.uint8))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tiler.memory import in_words
+from tiler.report import tissue_in_words
 from tiler.space import most_bytes
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _area(tally: ClassTally, unit: str) -> str | None:
 def _tissue(facts: dict[str, Any] | None) -> list[tuple[str, object]]:
     if facts is None:
         return []
-    return [("tissue", f"{facts['share']:.1%} of the slide, the rest is left out")]
+    return [("tissue", tissue_in_words(facts["share"]))]
 
 
 def _seams(report: Report) -> list[tuple[str, object]]:
