@@ -276,6 +276,15 @@ def test_polygons_of_finished_labels_are_made_without_the_network(scene, net, tm
     assert (tmp_path / "out.gpkg").exists()
 
 
+def test_the_last_shard_makes_the_polygons(scene, net, tmp_path):
+    """And a shard that comes when all is there adds those of another format."""
+    for number in (1, 2):
+        segment(scene, net, tmp_path / "out.tif", RunOptions(vector="fgb", shard=(number, 2)))
+        assert (tmp_path / "out.fgb").exists() == (number == 2)
+    segment(scene, net, tmp_path / "out.tif", RunOptions(vector="parquet", shard=(1, 2)))
+    assert len(read(tmp_path / "out.parquet", "parquet")) == len(read(tmp_path / "out.fgb", "fgb")) == 4
+
+
 def test_polygons_of_other_options_are_not_replaced(scene, net, tmp_path):
     segment(scene, net, tmp_path / "out.tif", RunOptions(vector="gpkg"))
     with pytest.raises(UsageError, match=r"another .*simplify: 0\.0 then, 1\.0 now\); remove it"):
@@ -364,10 +373,14 @@ def test_what_the_command_refuses(scene, net, tmp_path, capsys):
     segment(scene, net, tmp_path / "out.tif", RunOptions(output="both"))
     labels, shares = tmp_path / "out.tif", tmp_path / "out.probabilities.tif"
     (tmp_path / "there.gpkg").write_text("precious")
+    (tmp_path / "out.geojson").mkdir()
     for source, target, *words in (
         (labels, tmp_path / "a.shp", "polygons go to .gpkg", "a.shp"),
         (labels, tmp_path / "there.gpkg", "exists; pass --overwrite"),
         (labels, tmp_path / "none" / "a.gpkg", "create it first"),
+        (labels, tmp_path / "a\nb.gpkg", "printable"),
+        (labels, tmp_path / ("a" * 210 + ".gpkg"), "at most 200 bytes"),
+        (labels, labels.with_suffix(".geojson"), "got a directory"),
         (shares, tmp_path / "a.gpkg", "holds probabilities"),
         (scene.parent / "none.tif", tmp_path / "a.gpkg", "no such file"),
         (net, tmp_path / "a.gpkg", "cannot open"),

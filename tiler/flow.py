@@ -1,9 +1,10 @@
-"""The one place with threads: call a function on each item, ahead of the consumer, in order."""
+"""The one place with threads: functions called ahead of their consumer, or aside from it."""
 
 from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -40,3 +41,19 @@ def prefetch(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def aside(function: Callable[[Callable[[], bool]], Result]) -> Result:
+    """Call a function in another thread, so that what interrupts this one does not end up inside it.
+
+    The function is given one that says whether it had better stop: because this thread was interrupted.
+
+    >>> aside(lambda stopped: stopped())
+    False
+    """
+    stop = Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="tiler") as pool:
+        try:
+            return pool.submit(function, stop.is_set).result()
+        finally:
+            stop.set()

@@ -86,18 +86,11 @@ class Outputs:
         UsageError
             with the reason and the fix.
         """
-        name, folder = self.main.name, self.main.parent
         if self.main.suffix.lower() not in SUFFIXES:
             raise UsageError(f"the output is a GeoTIFF and ends in .tif, got {self.main}")
-        if not os.path.isdir(folder):  # noqa: PTH112 - which takes a name that is too long for no folder
-            raise UsageError(f"the output's folder does not exist: {folder}; create it first")
-        if not os.fspath(self.main).isprintable():
-            raise UsageError(f"the output's name is printable text, got {self.main!r}")
-        if len(os.fsencode(name)) > LONGEST_NAME:
-            raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {name[:40]}...")
+        check_name(self.main)
         for path in self.all:
-            if path.is_dir():
-                raise UsageError(f"the output is a file, got a directory: {path}")
+            check_no_folder(path)
         self.check_sources((str(source),))
 
     def check_sources(self, names: Iterable[str]) -> None:
@@ -170,3 +163,31 @@ class Outputs:
             return Report.from_json(self.report.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, LookupError):
             return None
+
+
+def check_name(path: Path) -> None:
+    """Refuse names that cannot be written.
+
+    Raises
+    ------
+    UsageError
+        with the reason and the fix.
+    """
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - which takes a name that is too long for no folder
+        raise UsageError(f"the output's folder does not exist: {path.parent}; create it first")
+    if not os.fspath(path).isprintable():
+        raise UsageError(f"the output's name is printable text, got {path!r}")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {path.name[:40]}...")
+
+
+def check_no_folder(path: Path) -> None:
+    """Refuse to write a file where a folder is.
+
+    Raises
+    ------
+    UsageError
+        naming it.
+    """
+    if path.is_dir():
+        raise UsageError(f"the output is a file, got a directory: {path}")

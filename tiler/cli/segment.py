@@ -25,9 +25,10 @@ def segment(source: str, model: Path, destination: Path, options: RunOptions, lo
     """Segment one raster or slide into a cloud-optimised GeoTIFF, or carry on with it.
 
     SOURCE is a GeoTIFF, COG, JPEG 2000, PNG, JPEG or a slide of any size, MODEL an ONNX file. Beside the
-    output lie its report (.report.json), its options (.config.toml, for --config) and of a slide a picture
-    of its tissue (.tissue.png). Killed or interrupted, it carries on where it was when the same command is
-    run again: until it is done, OUTPUT.tif.run holds what is computed.
+    output lie its report (.report.json), its options (.config.toml, for --config), of a scene a QGIS style
+    (.qml), of a slide a picture of its tissue (.tissue.png); with --vector, its polygons. Killed or
+    interrupted, it carries on where it was when the same command is run again: until it is done,
+    OUTPUT.tif.run holds what is computed.
     """
     from tiler.cli.progress import observer
     from tiler.cli.tables import print_report

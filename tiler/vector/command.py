@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tiler.durable import PARTIAL, sync_file, sync_folder
 from tiler.errors import OutputError, UsageError
+from tiler.outputs import check_name, check_no_folder
 from tiler.vector.labels import open_labels_file
 from tiler.vector.make import make_polygons
 from tiler.vector.options import check_installed
@@ -61,10 +62,8 @@ def polygons_of_file(
 
 
 def _check_target(path: Path, target: Path, overwrite: bool) -> None:
-    if not target.parent.is_dir():
-        raise UsageError(f"the output's folder does not exist: {target.parent}; create it first")
-    if target.is_dir():
-        raise UsageError(f"the output is a file, got a directory: {target}")
+    check_name(target)
+    check_no_folder(target)
     if target.exists() and path.exists() and target.samefile(path):
         raise UsageError(f"the output would replace the input {path}; choose another name")
     if target.exists() and not overwrite:

@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
     from tiler.ports import RasterInfo
 
-CHUNK: Final = 1 << 24
-"""Bytes of labels that are read at once, at least one row."""
-ROWS: Final = 512
-"""Rows that are read at once at most: those of a tile of our files."""
+CHUNK: Final = 1 << 20
+"""Bytes of labels that are read at once, more or less."""
+LEAST_ROWS: Final = 16
+MOST_ROWS: Final = 512
+"""Rows of a tile of our files."""
+LEAST_CACHE: Final = 16_000_000
+"""Bytes."""
 NO_LABEL: Final = -(1 << 62)
 """Stands for nodata where labels have more than a byte."""
 
@@ -61,6 +64,11 @@ class Labels:
         """What chunks have where nothing is valid."""
         return NO_LABEL if self.wide else NODATA
 
+    @property
+    def cache(self) -> int:
+        """Bytes for GDAL to keep a row of tiles in, so that each is decoded once."""
+        return max(LEAST_CACHE, 2 * MOST_ROWS * self.info.width * self.info.dtype.itemsize)
+
     def chunks(self, band: int) -> Iterator[NDArray[np.generic]]:
         """Whole rows (rows, width) of a band, from top to bottom.
 
@@ -71,7 +79,7 @@ class Labels:
         """
         raster = GdalRaster(Source(self.path, bands=(band,), dtypes=LABEL_DTYPES))
         height, width = self.info.height, self.info.width
-        rows = min(ROWS, max(1, CHUNK // (width * (8 if self.wide else 1))))
+        rows = min(MOST_ROWS, max(LEAST_ROWS, CHUNK // width))
         for top in range(0, height, rows):
             pixels = raster.read(Window(top, 0, min(top + rows, height), width))
             labels_HW = pixels.raw_CHW[0].astype(np.int64 if self.wide else np.uint8)
@@ -143,4 +151,4 @@ def _classes(dataset: DatasetReader) -> tuple[ClassSpec, ...]:
         table = dataset.colormap(1)
     except ValueError:
         return ()
-    return tuple(ClassSpec(str(i), table[i][:3]) for i in range(NODATA) if i in table)
+    return tuple(ClassSpec(str(i), table.get(i, (0, 0, 0))[:3]) for i in range(min(NODATA, max(table) + 1)))

@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 
 from tiler.errors import OutputError
+from tiler.flow import aside
 from tiler.vector.features import Features, Frame
 from tiler.vector.polygonise import Lattice, polygonise
 from tiler.vector.writers import (
@@ -27,18 +28,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from tiler.vector.labels import Labels
     from tiler.vector.options import PolygonOptions
     from tiler.vector.place import Place
 
-CACHE: Final = 16_000_000
-"""Bytes of GDAL's cache: rows of tiles are read once, from top to bottom."""
 WRITERS: Final[dict[str, Callable[..., None]]] = {
     **{kind: functools.partial(write_gdal, driver) for kind, driver in DRIVERS.items()},
     "parquet": write_parquet,
     "geojson": write_geojson,
     "qupath": write_qupath,
 }
+
+
+class StoppedError(Exception):
+    """Nobody waits for the polygons any more."""
 
 
 @dataclass(slots=True)
@@ -62,8 +67,14 @@ def make_polygons(labels: Labels, place: Place, working: Path, target: Path, opt
     """
     made = Made()
     layer = Layer(target, _frame(place, options), place.unit)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        WRITERS[options.format](working, layer, _features(labels, place, layer.frame, options, made))
+
+    def write(stopped: Callable[[], bool]) -> None:
+        features = _features(labels, place, layer.frame, options, made, stopped)
+        with rasterio.Env(GDAL_CACHEMAX=labels.cache):
+            WRITERS[options.format](working, layer, features)
+
+    # A library that asks for features would make something else of Ctrl-C.
+    aside(write)
     found = count_features(options.format, working, layer)
     if found != made.polygons:
         raise OutputError(f"{target} holds {found} of {made.polygons} polygons; {CURE}")
@@ -80,7 +91,12 @@ def _frame(place: Place, options: PolygonOptions) -> Frame:
 
 
 def _features(
-    labels: Labels, place: Place, frame: Frame, options: PolygonOptions, made: Made
+    labels: Labels,
+    place: Place,
+    frame: Frame,
+    options: PolygonOptions,
+    made: Made,
+    stopped: Callable[[], bool],
 ) -> Iterator[Features]:
     """Every polygon, plane by plane; they are counted in ``made``."""
     for band in labels.bands:
@@ -88,9 +104,18 @@ def _features(
         background = options.background and not labels.multilabel
         excluded = (labels.nodata, labels.nodata if background else 0)
         plan = Lattice(labels.info.width, place.areas_RC, excluded, options.min_area, options.simplify)
-        for batch in polygonise(labels.chunks(band), plan):
+        for batch in polygonise(_until(stopped, labels.chunks(band)), plan):
             made.polygons += len(batch)
             made.points += len(batch.points_N2)
             classes = [labels.meaning(band, int(value)) for value in batch.values_P]
             values_P = np.full_like(batch.values_P, band - 1) if labels.multilabel else batch.values_P
             yield Features(frame.shapes(batch), values_P, classes, batch.areas_P)
+
+
+def _until(
+    stopped: Callable[[], bool], chunks: Iterator[NDArray[np.generic]]
+) -> Iterator[NDArray[np.generic]]:
+    for chunk in chunks:
+        if stopped():
+            raise StoppedError
+        yield chunk
