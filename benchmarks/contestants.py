@@ -10,7 +10,8 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ class Peer:
     """What the time ends with."""
 
     @property
+    def ours(self) -> bool:
+        """Whether it is this project."""
+        return self.key == "gigatiler"
+
+    @property
     def installs(self) -> tuple[tuple[str, ...], ...]:
         """Arguments of pip install, call by call."""
         calls = [self.packages, ("--no-deps", *self.alone) if self.alone else ()]
@@ -77,6 +83,12 @@ GIGATILER = Peer(
     "Reads windows, stores every block durably, builds a COG with overviews, reads it back and compares it: "
     "all of that is in the time. Exact: no blending, tiles with the network's own halo.",
     writes="COG, verified",
+)
+OPENVINO = replace(
+    GIGATILER,
+    title="gigatiler, OpenVINO",
+    runtime="OpenVINO",
+    note="The same with `--device openvino`; in bfloat16 its labels are not those of the network in fp32.",
 )
 ONNX_LOOP = Peer(
     "floor",
@@ -228,6 +240,11 @@ def cases(tile: int, tolerance: float | None, int8: bool) -> list[Case]:
         ),
         Case(HABITAT_MAPPER.title, HABITAT_MAPPER, half, "50 %", scored=False),
     ]
+    if find_spec("openvino"):
+        found += [
+            Case(f"gigatiler, exact, {device}", OPENVINO, 0, "halo", {"device": device}, scored=False)
+            for device in ("openvino", "openvino:bf16")
+        ]
     if tolerance is not None:
         options = {"tolerance": tolerance}
         title = f"gigatiler, tolerance {tolerance:g}"

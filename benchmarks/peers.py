@@ -28,7 +28,6 @@ import rasterio
 import torch
 from affine import Affine
 from contestants import (
-    GIGATILER,
     RUNNERS,
     WHOLE_IMAGE,
     Case,
@@ -141,7 +140,7 @@ class Bench:
     def surroundings(self, case: Case) -> dict[str, str]:
         """Environment variables: this repository is on nobody's path but ours."""
         kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
-        ours = {"PYTHONPATH": str(ROOT)} if case.peer is GIGATILER else {}
+        ours = {"PYTHONPATH": str(ROOT)} if case.peer.ours else {}
         return {**kept, **ours, "OMP_NUM_THREADS": str(self.threads)}
 
 

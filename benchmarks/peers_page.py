@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from contestants import GIGATILER, RUNTIME, TORCH
+from contestants import RUNTIME, TORCH
 
 from tiler.memory import in_words
 
@@ -41,6 +41,12 @@ class Measured:
     def seconds(self) -> float:
         """Median of the runs."""
         return median(run["seconds"] for run in self.runs)
+
+    @property
+    def network_share(self) -> float | None:
+        """Percent of the time that the network was busy, median; None of tools that do not say it."""
+        said = [run for run in self.runs if "network_seconds" in run]
+        return median(100 * run["network_seconds"] / run["seconds"] for run in said) if said else None
 
     @property
     def peak(self) -> int:
@@ -139,12 +145,12 @@ def speed_table(page: Page) -> list[str]:
     """Real pixels, fastest first."""
     ours, floor = page.find(OURS), page.find("plain ONNX Runtime loop")
     head = ["tool", "licence", "runtime", "overlap", "ends with", "runs", "Mpx/s", "slowest to fastest"]
-    head += ["time / ours, exact", "time / ONNX Runtime loop", "peak memory", "of it before the start"]
-    head += ["start, s", "labels differ, %", "constant off by"]
+    head += ["time / ours, exact", "time / ONNX Runtime loop", "network, % of time", "peak memory"]
+    head += ["of it before the start", "start, s", "labels differ, %", "constant off by"]
     rows = []
     for m in page.ranked:
         speeds = [speed(page.side, run["seconds"]) for run in m.runs]
-        name = f"**{m.case.title}**" if m.case.peer is GIGATILER else m.case.title
+        name = f"**{m.case.title}**" if m.case.peer.ours else m.case.title
         rows.append(
             [
                 name,
@@ -157,6 +163,7 @@ def speed_table(page: Page) -> list[str]:
                 f"{figures(min(speeds))} to {figures(max(speeds))}",
                 f"{m.seconds / ours.seconds:.2f}" if ours else NONE,
                 f"{m.seconds / floor.seconds:.2f}" if floor else NONE,
+                NONE if m.network_share is None else f"{m.network_share:.1f}",
                 in_words(m.peak),
                 in_words(median(run["baseline_memory"] for run in m.runs)),
                 f"{median(run['start_up_seconds'] for run in m.runs):.1f}",
@@ -227,13 +234,13 @@ def verdicts(page: Page) -> list[str]:
     ours = page.find(OURS)
     if ours is None:
         return []
-    others = [m for m in page.ranked if m.case.peer is not GIGATILER]
+    others = [m for m in page.ranked if not m.case.peer.ours]
 
     lines = [
         sides(f"Faster than {OURS}", "Slower", others, lambda m: m.seconds < ours.seconds),
         sides("Less memory at its peak", "More", others, lambda m: m.peak < ours.peak),
     ]
-    for blended in (m for m in page.ranked if m.case.peer is GIGATILER and m.case.overlap):
+    for blended in (m for m in page.ranked if m.case.peer.ours and m.case.overlap):
         alike = [m for m in others if m.case.overlap == blended.case.overlap]
         if alike:
             head = f"With as much overlap, faster than {blended.case.title}"
@@ -328,6 +335,6 @@ def chart(page: Page, path: Path) -> None:
 
 def colour(case: Case) -> str:
     """Ours, floors, peers."""
-    if case.peer is GIGATILER:
+    if case.peer.ours:
         return "#1f6f8b"
     return "#b5b5b5" if case.peer.key == "floor" else "#d98e4a"

@@ -96,6 +96,41 @@ def test_openvino_tiles_equal_the_whole(pixels_NCHW, device):
     assert error <= 1e-5 * whole_NKHW.std()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of memory")
+def test_memory_is_taken_at_once_and_given_back():
+    """A region that nobody has touched costs next to nothing, one that was used is returned."""
+    code = """
+import numpy as np
+from tiler import memory
+from tiler.backends.onnx import load_model
+from tiler.demo import MODEL
+backend = load_model(MODEL).backend
+tile_NCHW = np.zeros((1, 3, 1024, 1024), np.float32)
+backend.predict(tile_NCHW[..., :64, :64])
+before = memory.resident()
+backend.reserve(800_000_000)
+reserved = memory.resident() - before
+backend.predict(tile_NCHW)
+used = memory.resident() - before
+backend.release()
+print(reserved, used, memory.resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    reserved, used, left = map(int, done.stdout.split())
+    assert reserved < 50_000_000
+    assert used > 150_000_000
+    assert left < 50_000_000
+    assert not done.stderr
+
+
+def test_more_memory_than_there_is_cannot_be_reserved(pixels_NCHW):
+    """The network runs all the same."""
+    backend = on("cpu").backend
+    before_NKHW = backend.predict(pixels_NCHW)
+    backend.reserve(1 << 60)
+    assert np.array_equal(backend.predict(pixels_NCHW), before_NKHW)
+
+
 @needs_openvino
 @pytest.mark.parametrize("device", ["openvino", "openvino:bf16"])
 def test_openvino_repeats_itself(pixels_NCHW, device):
@@ -256,7 +291,8 @@ def test_bound_tensors_give_the_same_scores(place):
     batches = [rng.random((count, 3, 64, 64), np.float32) for count in (2, 2, 1, 2)]
     results = [model.backend.predict(batch_NCHW) for batch_NCHW in batches]
     for batch_NCHW, scores_NKHW in zip(batches, results, strict=True):
-        assert np.array_equal(scores_NKHW, plain.predict(batch_NCHW))
+        # On a CPU sums are rounded in another order: see `tiler.backends.concat`.
+        assert np.abs(scores_NKHW - plain.predict(batch_NCHW)).max() < 1e-6
     model.backend.release()
     assert np.array_equal(model.backend.predict(batches[0]), results[0])
 

@@ -101,7 +101,7 @@ def test_every_tool_has_a_runner_and_a_pinned_version():
         assert (RUNNERS / case.peer.runner).is_file()
         named = [package for call in case.peer.installs for package in call]
         assert not named or any(case.peer.key in p and "==" in p for p in named), case.peer
-    assert len({case.title for case in cases(512, 1e-3, int8=True)}) == 15
+    assert len({case.title for case in cases(512, 1e-3, int8=True)}) == 17
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_damage(good, tmp_path, capsys, form, harm, mode):
         assert window_of(err).height <= HEIGHT
         assert "restore the file" in err
     else:
-        assert left == {"out.tif", "out.report.json", "out.config.toml"}
+        assert left == {"out.tif", "out.report.json", "out.config.toml", "out.qml"}
         assert "are nodata in" in err
         report = json.loads((tmp_path / "out.report.json").read_text())
         check_map(labels(output), expected_HW, report, certain(form, harm))

@@ -57,6 +57,29 @@ def test_cores_meet_and_cover_the_axis(axis):
         assert i == axis.count - 1 or axis.start(i) + axis.tile - last >= halo
 
 
+@given(axes(window=st.none()), st.data(), st.booleans())
+def test_tiles_of_a_part_cover_it_with_the_same_halo(axis, data, fixed):
+    """Cores meet, cover the part and nothing else; tiles are as few as would do, none larger than before."""
+    first = data.draw(st.integers(0, axis.extent - 1))
+    last = data.draw(st.integers(first + 1, axis.extent))
+    part = axis.within(first, last, fixed=fixed)
+    cores = [part.core(i) for i in range(part.count)]
+    assert (cores[0][0], cores[-1][1]) == (first, last)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(cores))
+    assert part.tile == axis.tile if fixed else part.tile <= axis.tile
+    assert part.count <= -(-(last - first + axis.overlap + 2 * axis.stride) // axis.step)
+    for i, (top, bottom) in enumerate(cores):
+        start = part.start(i)
+        assert top < bottom
+        assert start % axis.stride == 0
+        assert start >= 0
+        assert start + part.tile <= axis.padded
+        assert start == 0 or top - start >= axis.overlap // 2
+        assert start + part.tile == axis.padded or start + part.tile - bottom >= axis.overlap // 2
+    assert list(part.touching(first, last)) == list(range(part.count))
+    assert part.done(part.count - 1) == last
+
+
 @given(axes())
 @example(Axis(209, 224, 32, 16, "hann"))
 @example(Axis(225, 224, 32, 16, "hann"))  # a tiled-inference peer raises at these two sizes
@@ -115,6 +138,8 @@ def test_strips_cover_the_width_and_clip_shares(rows, columns, width):
         ({"extent": 9, "tile": 24, "stride": 16}, "multiple of the stride 16, got 24"),
         ({"extent": 9, "tile": 8, "overlap": 8}, "less than the tile 8, got 8"),
         ({"extent": 9, "tile": 32, "overlap": 8, "stride": 16}, "got 32 - 8"),
+        ({"extent": 9, "tile": 8, "part": (4, 10)}, r"within its 9 pixels, got \(4, 10\)"),
+        ({"extent": 9, "tile": 8, "part": (4, 8), "window": "hann"}, "only cores are made for a part"),
         ({"extent": 9, "tile": 8, "window": "spline"}, "one of hann, gaussian, linear, got 'spline'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
 from tiler.readers.array import ArrayRaster
 from tiler.readers.gdal import damage_watch
 from tiler.readers.ground import pixel_area, pixel_size, pixel_vectors
-from tiler.readers.resampled import ResampledRaster, resampled_info
+from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 from tiler.spec import ModelSpec, default_classes
 from tiler.tiles import mirrored, read_mirrored
 
@@ -300,3 +301,21 @@ def test_damage_is_noticed_however_little_a_program_logs(tmp_path):
         assert seen == ["corrupt"]
     finally:
         log.setLevel(level)
+
+
+def test_nearest_pixels_of_a_much_finer_raster_are_read_in_pieces(monkeypatch):
+    """Whatever the pieces, the same pixels."""
+    fine = np.random.default_rng(0).integers(0, 9, (1, 700, 500), np.uint8)
+    valid = np.random.default_rng(1).random((700, 500)) > 0.2
+    raster = ArrayRaster(fine, valid)
+    rows, columns = np.arange(40) * 18 - 5, np.arange(30) * 17
+    info = replace(raster.info, height=40, width=30)
+    coarse = NearestRaster(raster, rows, columns, info)
+    whole = coarse.read(Window(0, 0, 40, 30))
+    monkeypatch.setattr("tiler.readers.resampled.MOST_AT_ONCE", 20_000)
+    pieces = coarse.read(Window(0, 0, 40, 30))
+    assert np.array_equal(pieces.raw_CHW, whole.raw_CHW)
+    assert np.array_equal(pieces.valid_HW, whole.valid_HW)
+    inside = (rows >= 0) & (rows < 700)
+    assert np.array_equal(whole.raw_CHW[0, inside], fine[0][np.ix_(rows[inside], columns)])
+    assert not whole.valid_HW[~inside].any()

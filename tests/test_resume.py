@@ -189,7 +189,7 @@ def test_a_finished_output_is_left_alone(place):
 def test_overwrite_of_a_finished_output_computes_it_again(place):
     run(place)
     assert run(place, overwrite=True).blocks_computed == BLOCKS
-    assert sorted(p.suffix for p in place.glob("out*")) == [".json", ".tif", ".toml"]
+    assert sorted(p.suffix for p in place.glob("out*")) == [".json", ".qml", ".tif", ".toml"]
 
 
 def test_the_same_command_with_overwrite_carries_on(place):

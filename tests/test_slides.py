@@ -333,7 +333,7 @@ def test_one_way_to_say_it():
     ("more", "words"),
     [
         (["--mpp", "0"], ["mpp is micrometres per pixel above 0, got 0"]),
-        (["--mpp", "1e9"], ["has none at 1e+09 micrometres per pixel", "--level 0"]),
+        (["--mpp", "1e9"], ["at 1e+09 micrometres per pixel", "--level 0"]),
         (["--mpp", "1e-6"], ["pixels are fed"]),
         (["--level", "7"], ["has levels 0 to 2, got --level 7"]),
         (["--level", "-1"], ["levels are numbered from 0, got -1"]),
@@ -415,6 +415,22 @@ def test_the_other_tiles_are_intact(damaged, window):
         np.testing.assert_array_equal(pixels.valid_HW, ~lost_HW)
         np.testing.assert_array_equal(pixels.raw_CHW[:, ~lost_HW], expected.raw_CHW[:, ~lost_HW])
     assert [d.window for d in log.found] == ([TILE] if window.touches(TILE) else [])
+
+
+@pytest.mark.parametrize("small", [0, 1 << 22])
+def test_damage_of_a_level_of_odd_scale(tmp_path, monkeypatch, small):
+    """The same pixels are lost whatever the window, and those that OpenSlide draws with them."""
+    monkeypatch.setattr("tiler.readers.slide.SMALL", small)
+    path = slides.generic(tmp_path / "a.tif", slides.pyramid(slides.textured(2006, 2602)))
+    slides.damage_tile(path, 5, level=1)  # row 0, column 5
+    raster = open_raster(path, level=1, damage=DamageLog())
+    height, width = raster.info.height, raster.info.width
+    lost_HW = ~whole(raster).valid_HW
+    assert lost_HW[:256, 1280:].all()
+    assert lost_HW.sum() <= 256 * (width - 1024)
+    for window in (Window(0, 0, 300, 1100), Window(250, 1000, height, width), Window(10, 1290, 20, 1300)):
+        fresh = open_raster(path, level=1, damage=DamageLog())
+        np.testing.assert_array_equal(~fresh.read(window).valid_HW, lost_HW[window.slices])
 
 
 @pytest.mark.parametrize("how", [{"tile": 256}, {"tile": 640}, {"tile": 256, "blend": "hann"}])
@@ -570,7 +586,20 @@ def test_nothing_but_glass(tmp_path, ink):
     report = segment(path, ink, tmp_path / "out.tif", observer=said.append)
     assert (read(tmp_path / "out.tif") == 255).all()
     assert report.tissue["share"] == 0
-    assert any("0.0% of the slide is tissue" in getattr(event, "message", "") for event in said)
+    assert any("tissue: 0.0%" in getattr(event, "message", "") for event in said)
+
+
+def test_a_grey_picture_has_tissue_too(tmp_path):
+    """However small; the preview is in colour."""
+    net = networks.pixelwise(tmp_path / "net.onnx", bands=1)
+    for side, share in ((64, 1), (3, 0)):
+        raw_CHW = np.full((1, side, side), 240, np.uint8)
+        raw_CHW[:, : side // 2] -= 200 if side > 3 else 0
+        path = write_raster(tmp_path / f"{side}.tif", raw_CHW)
+        report = segment(path, net, tmp_path / f"out{side}.tif", RunOptions(assume_mpp=1))
+        assert report.tissue["share"] == pytest.approx(share, abs=0.3)
+        with rasterio.open(tmp_path / f"out{side}.tissue.png") as preview:
+            assert preview.count == 3
 
 
 def test_scenes_have_none(tmp_path, ink):

@@ -45,8 +45,8 @@ def read(path):
 def test_a_trained_network_needs_less_than_its_receptive_field(scene, tmp_path):
     """Fewer pixels computed, the same labels, and it says what it did."""
     whole, near = tmp_path / "whole.tif", tmp_path / "near.tif"
-    exact = segment(scene, MODEL, whole, RunOptions(tile=TILE))
-    report = segment(scene, MODEL, near, RunOptions(tile=TILE, tolerance=0.01))
+    exact = segment(scene, MODEL, whole, RunOptions(tile=512))
+    report = segment(scene, MODEL, near, RunOptions(tile=512, tolerance=0.01))
     plan = report.plan
     assert (exact.plan["mode"], exact.plan["halo"]) == ("exact", 96)
     assert plan["mode"] == "tolerance"
@@ -152,6 +152,7 @@ def test_refusals(scene, tmp_path, capsys):
     out = tmp_path / "out.tif"
     refused(capsys, tiler, ["segment", scene, MODEL, out, "--tolerance", "2"], "between 0 and 1")
     refused(capsys, tiler, ["segment", scene, MODEL, out, "--tolerance", "0.1", "--blend", "hann"], "blended")
+    refused(capsys, tiler, ["segment", scene, MODEL, out, "--tolerance", "0.1", "--halo", "64"], "of 94 px")
     plain = networks.unet(tmp_path / "plain.onnx", model_spec=networks.spec(exact=False, halo=None, stride=4))
     refused(capsys, tiler, ["segment", scene, plain, out, "--tolerance", "0.1", "--blend", "hann"], "blended")
     model = load_model(MODEL)

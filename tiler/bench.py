@@ -139,7 +139,19 @@ def run_speed(
         job = prepare(source, model, replace(options, overwrite=True))
         _cut(job, side, scene)
         fed = replace(
-            options, overwrite=True, bands=None, resolution="native", mask=None, shard=None, check_seams=False
+            options,
+            overwrite=True,
+            bands=None,
+            resolution="native",
+            mpp=None,
+            level=None,
+            assume_mpp=None,
+            tissue="off",
+            tissue_threshold=None,
+            tissue_area=None,
+            mask=None,
+            shard=None,
+            check_seams=False,
         )
         rounds: list[tuple[float, Report]] = []
         for i in range(repeats):

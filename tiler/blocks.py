@@ -73,6 +73,13 @@ class BlockSet:
         """The members that are not among the others."""
         return replace(self, members_RC=self.members_RC & ~other_RC)
 
+    def inside(self, window: Window) -> BlockSet:
+        """The members that touch a window."""
+        members_RC = np.zeros_like(self.members_RC)
+        place = self.grid.blocks(window)
+        members_RC[place] = self.members_RC[place]
+        return replace(self, members_RC=members_RC)
+
     @property
     def pixels(self) -> int:
         """Number of pixels in all members."""

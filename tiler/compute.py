@@ -16,6 +16,7 @@ from tiler.stopwatch import TimedBackend, TimedRaster
 
 if TYPE_CHECKING:
     from tiler.blocks import BlockSet
+    from tiler.cluster.worker import Done
     from tiler.damage import Damage
     from tiler.folder import RunFolder
     from tiler.geometry import Window
@@ -40,11 +41,21 @@ class Work:
     backend: TimedBackend = field(init=False)
     blocks_computed: int = 0
     pixels_computed: int = 0
+    workers: int = 1
+    """Processes that computed."""
     seams: Seams | None = None
     """What `compare` found."""
 
     def __post_init__(self) -> None:
         self.backend = TimedBackend(self.job.model.backend, self.stopwatch)
+
+    def add(self, done: Done) -> None:
+        """Count what another process computed."""
+        self.blocks_computed += done.blocks
+        self.pixels_computed += done.pixels
+        self.backend.tiles += done.tiles
+        for name, seconds in done.seconds.items():
+            self.stopwatch.seconds[name] += seconds
 
 
 def compute(work: Work, wanted: BlockSet) -> None:
@@ -57,7 +68,7 @@ def compute(work: Work, wanted: BlockSet) -> None:
     """
     plan = work.plan
     try:
-        while len(missing := wanted.without(work.store.present())):
+        while len(missing := wanted.without(work.store.present(wanted.members_RC))):
             try:
                 work.backend.reserve(plan.reserved(work.job.model))
                 _stream(work, plan, wanted, missing)
@@ -88,7 +99,7 @@ def compare(work: Work) -> None:
 
 def _check_stored(work: Work, blocks: BlockSet) -> None:
     """That blocks are there which were just stored; else they would be computed for ever."""
-    gone = blocks.without(work.store.present())
+    gone = blocks.without(work.store.present(blocks.members_RC))
     if len(gone):
         raise OutputError(
             f"{len(gone)} blocks are gone after they were stored, the first at {next(iter(gone))}"

@@ -9,6 +9,7 @@
     +-- MissingError         (RuntimeError)  the environment lacks what was asked for  exit 3
     |   +-- OutOfMemoryError (MemoryError)   not even the smallest plan fits           exit 3
     +-- OutputError          (OSError)       the result could not be written           exit 1
+    +-- ClusterError         (RuntimeError)  workers or their scheduler are lost       exit 1
 
 A message is one line: the rule, the value got, and the fix.
 """
@@ -71,3 +72,7 @@ class OutOfMemoryError(MissingError, MemoryError):
 
 class OutputError(TilerError, OSError):
     """The result could not be written or did not read back as written."""
+
+
+class ClusterError(TilerError, RuntimeError):
+    """Workers of a cluster, or their scheduler, are lost."""

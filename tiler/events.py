@@ -42,6 +42,13 @@ class Finishing(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Polygonising(Event):
+    """The labels are finished; polygons are being made of them."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publishing(Event):
     """All files are verified and get their names."""
 

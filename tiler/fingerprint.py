@@ -47,6 +47,7 @@ WORDS: Final = {
     "georeferencing": "CRS, transform, nodata, mask or alpha of the input",
     "options": "set of options",
     "device": "device or kind of processor",
+    "polygons": "set of polygon options",
 }
 
 

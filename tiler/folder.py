@@ -1,7 +1,8 @@
 """The run directory ``OUT.tif.run/``: what a run has done so far, so that a kill loses next to nothing.
 
     lock             held by whoever works here (`tiler.lock`)
-    shard-1-of-2.lock
+    shard-1-of-2.lock, cluster.lock
+                     held by each of several who share the first
     manifest.json    what the result depends on, and the plan
     blocks/          the result so far (`tiler.store`)
     labels.tif, probabilities.tif, finished-*
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from tiler.durable import sync_file, sync_folder, write_whole
-from tiler.errors import OtherRunError, OutputError, TilerError, UsageError
+from tiler.errors import InputError, OtherRunError, OutputError, TilerError, UsageError
 from tiler.lock import RunLock
 from tiler.manifest import Manifest
 
@@ -40,7 +41,9 @@ FINISHING: Final = "finishing"
 SIDECARS: Final = (".aux.xml", ".ovr", ".msk")
 """What other programs put beside a GeoTIFF; of an old output they would lie about the new one."""
 LEFTOVERS: Final = r"labels\.tif|probabilities\.tif|finished-.+"
-OURS: Final = rf"lock|shard-\d+-of-\d+\.lock|manifest\.json|blocks|publishing|{LEFTOVERS}|.+\.partial"
+OURS: Final = (
+    rf"lock|shard-\d+-of-\d+\.lock|cluster\.lock|manifest\.json|blocks|publishing|{LEFTOVERS}|.+\.partial"
+)
 OURS_IN_BLOCKS: Final = r"zarr\.json|c|damage|.+\.partial"
 
 
@@ -51,12 +54,15 @@ class RunFolder:
     output: Path
     shard: tuple[int, int] | None = None
     """(i, n): this process is one of several at work here."""
+    cluster: bool = False
+    """Whether the workers of a cluster work here too, see `join`."""
     path: Path = field(init=False)
     keep: bool = field(init=False, default=False)
     """Whether it stays also without a stored block."""
     _published: bool = field(init=False, default=False)
     _lock: RunLock = field(init=False)
-    _shard_lock: RunLock | None = field(init=False, default=None)
+    _own_lock: RunLock | None = field(init=False, default=None)
+    """Of one who shares the other."""
     _manifest: Manifest | None = field(init=False, default=None)
     _ready: dict[Path, Path] = field(init=False, default_factory=dict)
     """Final name of each finished file, and its working name."""
@@ -66,7 +72,9 @@ class RunFolder:
         self._lock = RunLock(self.path / "lock")
         if self.shard is not None:
             number, count = self.shard
-            self._shard_lock = RunLock(self.path / f"shard-{number}-of-{count}.lock")
+            self._own_lock = RunLock(self.path / f"shard-{number}-of-{count}.lock")
+        elif self.cluster:
+            self._own_lock = RunLock(self.path / "cluster.lock")
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +88,10 @@ class RunFolder:
             in place of an error of the disk that no stage has words for.
         """
         with suppress(OSError):
+            if self.cluster and not self._lock.alone:
+                # Its workers have left as a rule; then nobody is here.
+                self._lock.release()
+                self._lock.acquire()
             if self._lock.alone and (self._published or not (self.keep or self._has_blocks())):
                 self._remove()
         self._release()
@@ -90,8 +102,13 @@ class RunFolder:
                 f"cannot use {place}: {error.strerror or error}; blocks are kept: run the same command again"
             ) from None
 
+    @property
+    def shared(self) -> bool:
+        """Whether others may be at work here at the same time."""
+        return self._own_lock is not None
+
     def _release(self) -> None:
-        for lock in (self._shard_lock, self._lock):
+        for lock in (self._own_lock, self._lock):
             if lock is not None:
                 lock.release()
 
@@ -111,7 +128,7 @@ class RunFolder:
         last = time.monotonic() + PATIENCE
         try:
             while not self._enter(fingerprint, first, overwrite):
-                if self.shard is None or (time.monotonic() > last and not self._is_busy()):
+                if not self.shared or (time.monotonic() > last and not self._is_busy()):
                     raise UsageError(f"{self._holders()} is writing {self.output}; wait for it, or stop it")
                 time.sleep(PAUSE)
         except TilerError:
@@ -126,7 +143,7 @@ class RunFolder:
     def _enter(self, fingerprint: Fingerprint, first: Callable[[], Manifest | None], overwrite: bool) -> bool:
         """Take the lock and settle the manifest; False if that may succeed in a moment."""
         self.path.mkdir(exist_ok=True)
-        if self.shard is None:
+        if not self.shared:
             if not self._lock.acquire():
                 return False
             self._manifest = self._settled(fingerprint, first, overwrite)
@@ -148,17 +165,38 @@ class RunFolder:
 
     def _join(self, fingerprint: Fingerprint) -> bool:
         """Take the shared lock, if there is a run of this fingerprint to take part in."""
-        assert self._shard_lock is not None  # noqa: S101 - only called for shards
         if not self._lock.acquire(shared=True):
             return False
         if not (self.path / "manifest.json").exists() or self._difference(fingerprint):
             self._lock.release()
             return False
-        if not self._shard_lock.acquire():
-            number, count = self.shard or (0, 0)
-            raise UsageError(f"{self._shard_lock.holder()} is at work on shard {number}/{count} already")
+        if self._own_lock is not None and not self._own_lock.acquire():
+            work = "at work on shard {}/{}".format(*self.shard) if self.shard else "running it on a cluster"
+            raise UsageError(f"{self._own_lock.holder()} is {work} already; wait for it, or stop it")
         self._manifest = self._manifest_here()
         return True
+
+    def join(self, fingerprint: Fingerprint) -> Manifest:
+        """Take part in the run that another process has begun here; its manifest.
+
+        Raises
+        ------
+        InputError
+            if there is none.
+        UsageError
+            if it is another one.
+        """
+        last = time.monotonic() + PATIENCE
+        # A folder that was made a moment ago on another machine may take a while to be seen.
+        while True:
+            with suppress(FileNotFoundError):
+                if self._join(fingerprint):
+                    return self._manifest_here()
+                if (self.path / "manifest.json").exists() and (other := self._difference(fingerprint)):
+                    raise UsageError(f"another {other}")
+            if time.monotonic() > last:
+                raise InputError(f"there is no {self.path} that others work in; it lies on a shared disk")
+            time.sleep(PAUSE)
 
     def _is_busy(self) -> bool:
         """Whether a shard holds the lock alone, to begin the run or to finish it."""
@@ -254,7 +292,7 @@ class RunFolder:
 
     def _holders(self) -> str:
         """Who is at work here, in words."""
-        for path in sorted(self.path.glob("shard-*.lock")):
+        for path in sorted(self.path.glob("*.lock")):
             lock = RunLock(path)
             if not lock.acquire(shared=True):
                 return lock.holder()
@@ -313,8 +351,9 @@ class RunFolder:
             write_whole(self.path / "publishing", b"")
             for final in self._ready:
                 _remove_sidecars(final)
-            # An old output must not lie beside a new report if the machine stops in between.
-            self.output.unlink(missing_ok=True)
+            if self.output in self._ready:
+                # An old output must not lie beside a new report if the machine stops in between.
+                self.output.unlink(missing_ok=True)
             for final in sorted(self._ready, key=lambda path: path == self.output):
                 self._ready[final].replace(final)
             sync_folder(self.output.parent)

@@ -45,6 +45,8 @@ class Axis:
     """Tile starts are multiples of this."""
     window: str | None = None
     """Name of a blend window, or None for cores (exact mode)."""
+    part: tuple[int, int] | None = None
+    """The only pixels ``[first, last)`` that tiles are made for; None: all. See `within`."""
 
     def __post_init__(self) -> None:
         if self.extent < 1:
@@ -64,6 +66,20 @@ class Axis:
             )
         if self.window is not None and self.window not in WINDOWS:
             raise UsageError(f"a blend window is one of {', '.join(WINDOWS)}, got {self.window!r}")
+        if self.part is not None and not 0 <= self.part[0] < self.part[1] <= self.extent:
+            raise UsageError(f"a part of an axis lies within its {self.extent} pixels, got {self.part}")
+        if self.part is not None and self.window is not None:
+            raise UsageError("only cores are made for a part of an axis: blended tiles lie where they lie")
+
+    @property
+    def first(self) -> int:
+        """The first pixel that tiles are made for."""
+        return self.part[0] if self.part else 0
+
+    @property
+    def last(self) -> int:
+        """One past the last pixel that tiles are made for."""
+        return self.part[1] if self.part else self.extent
 
     @property
     def step(self) -> int:
@@ -76,9 +92,21 @@ class Axis:
         return max(self.tile, round_up(self.extent, self.stride))
 
     @property
+    def begin(self) -> int:
+        """Start of the first tile: on the stride, half an overlap before `first` where there is room."""
+        before = max(0, self.first - self.overlap // 2) // self.stride * self.stride
+        return min(before, self.padded - self.tile)
+
+    @property
+    def end(self) -> int:
+        """End of the last tile, likewise."""
+        after = self.padded if self.part is None else round_up(self.last + self.overlap // 2, self.stride)
+        return max(min(after, self.padded), self.begin + self.tile)
+
+    @property
     def count(self) -> int:
         """Number of tiles."""
-        return -(-(self.padded - self.tile) // self.step) + 1
+        return -(-(self.end - self.begin - self.tile) // self.step) + 1
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -87,7 +115,7 @@ class Axis:
 
     def start(self, i: int) -> int:
         """First pixel of tile ``i``."""
-        return min(i * self.step, self.padded - self.tile)
+        return min(self.begin + i * self.step, self.end - self.tile)
 
     def stop(self, i: int) -> int:
         """One past the last pixel of tile ``i`` that is in the raster."""
@@ -100,9 +128,9 @@ class Axis:
     def _cut(self, i: int) -> int:
         """Where tile ``i`` takes over from the one before it."""
         if i == 0:
-            return 0
+            return self.first
         if i == self.count:
-            return self.extent
+            return self.last
         return self.start(i - 1) + self.tile - self.overlap // 2
 
     def share(self, i: int) -> tuple[int, int]:
@@ -111,7 +139,25 @@ class Axis:
 
     def done(self, i: int) -> int:
         """One past the last pixel that no tile after ``i`` contributes to."""
-        return self.extent if i + 1 == self.count else self.share(i + 1)[0]
+        return self.last if i + 1 == self.count else self.share(i + 1)[0]
+
+    def within(self, first: int, last: int, *, fixed: bool = False) -> Axis:
+        """Tiles for the pixels ``[first, last)`` alone, with the halo of this axis around them.
+
+        They are as few as this axis' tile allows, and no larger than that takes, unless their size is fixed.
+
+        >>> axis = Axis(extent=1000, tile=128, overlap=32, stride=16).within(400, 600)
+        >>> axis.tile, axis.starts, [axis.core(i) for i in range(axis.count)]
+        (112, (384, 464, 512), [(400, 480), (480, 560), (560, 600)])
+        """
+        part = replace(self, part=(first, last))
+        # One tile over all of the axis has no overlap that tells its halo.
+        if fixed or self.count == 1:
+            return part
+        before, after = first - self.overlap // 2, last + self.overlap // 2
+        span = min(round_up(after, self.stride), self.padded) - max(0, before) // self.stride * self.stride
+        core = round_up(-(-max(span - self.overlap, 1) // part.count), self.stride)
+        return replace(part, tile=min(self.tile, core + self.overlap))
 
     def weights(self, i: int) -> NDArray[np.float32]:
         """Weight of tile ``i`` at each pixel of its `share`; over all tiles they sum to one everywhere."""
@@ -131,7 +177,8 @@ class Axis:
         return range(tiles[0], tiles[-1] + 1)
 
     def _near(self, first: int, last: int) -> range:
-        return range(max(0, (first - self.tile) // self.step), min(self.count, last // self.step + 2))
+        before, after = (first - self.begin - self.tile) // self.step, (last - self.begin) // self.step + 2
+        return range(max(0, before), min(self.count, after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +187,8 @@ class TileGrid:
 
     rows: Axis
     columns: Axis
+    part: Window | None = None
+    """The only pixels that are wanted; None: all of the raster."""
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -163,10 +212,10 @@ class TileGrid:
         return Window(top, left, bottom, right)
 
     def strips(self, width: int) -> Iterator[Strip]:
-        """Cut the raster into column strips ``width`` pixels wide, each to be streamed top to bottom."""
-        for left in range(0, self.columns.extent, width):
-            right = min(left + width, self.columns.extent)
-            yield Strip(self, Window(0, left, self.rows.extent, right))
+        """Cut what is wanted into column strips ``width`` pixels wide, each to be streamed top to bottom."""
+        whole = self.part or Window(0, 0, self.rows.extent, self.columns.extent)
+        for left in range(whole.left, whole.right, width):
+            yield Strip(self, replace(whole, left=left, right=min(left + width, whole.right)))
 
 
 @dataclass(frozen=True, slots=True)

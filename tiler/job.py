@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from affine import Affine
 
 from tiler import __version__
 from tiler.backends.onnx import load_model
@@ -25,9 +26,13 @@ from tiler.tissue import TissueMask, open_tissue
 from tiler.tolerance import measure_halo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiler.geometry import Window
     from tiler.outputs import Outputs
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
+    from tiler.vector.place import Place
 
 CENTIMETRE: Final = 0.01
 """Metres."""
@@ -65,6 +70,19 @@ class Job:
     def output_info(self) -> RasterInfo:
         """The grid of the output."""
         return self.raster.info if self.options.grid == "model" else self.native.info
+
+    @property
+    def styled(self) -> bool:
+        """Whether the labels are class numbers of a scene, for which a QGIS style is written."""
+        return self.finisher.label_planes == 1 and self.output_info.to_level0 is None
+
+    @property
+    def place(self) -> Place:
+        """Where the output lies, for its polygons."""
+        from tiler.vector.place import place_of
+
+        native, output = self.native.info, self.output_info
+        return place_of(output, Affine.scale(native.width / output.width, native.height / output.height))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -120,8 +138,11 @@ class Job:
 
     def skipped(self, plan: Plan) -> int:
         """Tiles of a plan that are known to hold nothing before they are read."""
-        shares = (s.share(row, column) for s in plan.strips() for row in s.rows for column in s.columns)
-        return sum(map(self.reader.skips, shares))
+        return sum(map(self.reader.skips, _shares(plan)))
+
+    def leaves_nothing(self, plan: Plan) -> bool:
+        """Whether that is so of all tiles; known as soon as one holds something."""
+        return all(map(self.reader.skips, _shares(plan)))
 
     def fitted(self, plan: Plan) -> Plan:
         """The plan that another process made for this job, within this one's budget."""
@@ -148,6 +169,11 @@ class Job:
             density,
         )
         return [product for product in (shares, labels) if product.planes.start < product.planes.stop]
+
+
+def _shares(plan: Plan) -> Iterator[Window]:
+    """The pixels that each tile of a plan contributes to."""
+    return (s.share(row, column) for s in plan.strips() for row in s.rows for column in s.columns)
 
 
 def prepare(source: str | Path, model: Model | str | Path, options: RunOptions | None = None) -> Job:

@@ -13,17 +13,16 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags
 
 from tiler.errors import InputError, UsageError
 from tiler.readers.address import address, is_remote, shown
 from tiler.readers.gdal import MAX_PIXELS, GdalRaster
+from tiler.readers.kind import is_slide
 from tiler.readers.mask import RasterMask, VectorMask
 from tiler.readers.polygons import VECTOR, read_polygons
 from tiler.readers.remote import RemoteRaster, open_remote, remote_version
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
-from tiler.readers.slide import GENERIC, LARGEST_MPP, METRES, SlideRaster, tiff_mpp, vendor
-from tiler.readers.slide import SUFFIXES as SLIDE_SUFFIXES
+from tiler.readers.slide import METRES, SlideRaster
 from tiler.readers.source import DRIVERS, LABEL_DTYPES, Source
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def open_raster(
         # Asked before it is opened: else what is read of an old version could pass for the new one.
         version = remote_version(url)
         native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata))
-    elif _is_slide(Path(path), assume_mpp is not None):
+    elif is_slide(Path(path), assume_mpp is not None):
         native = SlideRaster(Path(path), told=bands, nodata=nodata, assume_mpp=assume_mpp, damage=damage)
     else:
         native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
@@ -257,38 +256,6 @@ def _nearest_by(
     return rows, np.floor(step.a * (np.arange(width) + 0.5) + step.c).astype(np.int64)
 
 
-def _is_slide(path: Path, told: bool) -> bool:
-    """Whether OpenSlide is to read it: every slide, and of tiled TIFFs those that can be nothing else.
-
-    Raises
-    ------
-    InputError
-        if it is called a slide and is none: GDAL might make something of what is left of it.
-    """
-    if not path.is_file():
-        return False
-    kind = vendor(path)
-    if not kind and path.suffix.lower() in SLIDE_SUFFIXES:
-        raise InputError(
-            f"a {path.suffix} is a slide that OpenSlide can open, got {path}; it is damaged or cut short"
-        )
-    return _is_picture_pyramid(path, told) if kind == GENERIC else bool(kind)
-
-
-def _is_picture_pyramid(path: Path, told: bool) -> bool:
-    """Whether a TIFF is a pyramid of colours that says a slide's resolution, unless that was told.
-
-    And has nothing that only GDAL understands: a place on the ground, a mask, other bands or depths.
-    """
-    with Source(path).open() as dataset:
-        placed = dataset.crs or dataset.gcps[0] or dataset.rpcs or not dataset.transform.is_identity
-        masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
-        coloured = dataset.colorinterp == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-        plain = coloured and set(dataset.dtypes) == {"uint8"} and dataset.nodata is None
-        picture = plain and not placed and not masked and bool(dataset.overviews(1))
-        return picture and (told or 0 < tiff_mpp(dataset.tags()) <= LARGEST_MPP)
-
-
 def _check_is_slide(info: RasterInfo, option: str) -> None:
     if info.to_level0 is None:
         fix = (
@@ -355,8 +322,8 @@ def _slide_at_resolution(
     width, height = (round(n * g / resolution) for n, g in zip(sides, info.ground, strict=True))
     if not (width and height):
         raise InputError(
-            f"a slide has a pixel or more, {info.name} has none at {resolution / METRES:g} micrometres per "
-            "pixel; pass --level 0 to feed it as it is"
+            f"at {resolution / METRES:g} micrometres per pixel the slide {info.name} is less than a pixel; "
+            "pass --level 0 to feed it as it is"
         )
     if (height, width) == (info.height, info.width):
         return source

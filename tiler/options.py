@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
+from tiler.cluster.scheduler import Scheduler
 from tiler.device import Device
 from tiler.errors import UsageError
+from tiler.vector.options import PolygonOptions
 
 BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
 GRIDS: Final = ("model", "source")
@@ -95,8 +97,18 @@ class RunOptions:
     """A sigmoid probability of at least this is the class."""
     on_error: str = "fail"
     """A damaged block of the source ends the run, or becomes nodata and is listed in the report."""
+    vector: str | None = None
+    """Format in which the labels are written as polygons too; see `tiler.vector.options`."""
+    min_area: float = 0.0
+    """Smaller polygons are left out: m2 where the raster lies on the ground, um2 on a slide, else pixels."""
+    simplify: float = 0.0
+    """Pixels by which polygons' boundaries may be moved."""
+    background: bool = False
+    """Whether class 0 becomes polygons too."""
     shard: tuple[int, int] | None = None
     """(i, n): compute the i-th of n parts, i from 1; the last to be done finishes the output."""
+    scheduler: str | None = None
+    """local:N, or the address of a Dask scheduler whose workers compute the blocks."""
     overwrite: bool = False
     """Whether an existing output, or a run of other options, is replaced."""
 
@@ -104,6 +116,7 @@ class RunOptions:
         if self.mask is not None:
             object.__setattr__(self, "mask", os.fspath(self.mask))
         self._check_choices()
+        self._check_scheduler()
         for name in ("tile", "batch", "stride", "threads", "memory"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -123,6 +136,27 @@ class RunOptions:
             raise UsageError(f"tolerance is a probability between 0 and 1, got {self.tolerance}")
         self._check_resolution()
         self._check_slide()
+        self._check_polygons()
+
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """The options that another process needs to make the same files."""
+        return asdict(replace(self, overwrite=False, shard=None, scheduler=None))
+
+    @property
+    def polygons(self) -> PolygonOptions | None:
+        """How polygons are made, if any."""
+        if self.vector is None:
+            return None
+        return PolygonOptions(self.vector, self.min_area, self.simplify, self.background)
+
+    def _check_polygons(self) -> None:
+        if self.polygons is None and (self.min_area or self.simplify or self.background):
+            raise UsageError(
+                "min-area, simplify and background are of polygons; name their format by --vector"
+            )
+        if self.polygons is not None and self.output == "probabilities":
+            raise UsageError("polygons are made of labels, got --output probabilities; take labels or both")
 
     def _check_choices(self) -> None:
         for name, choices in CHOICES.items():
@@ -130,6 +164,13 @@ class RunOptions:
             if value not in choices:
                 raise UsageError(f"{name.replace('_', '-')} is one of {', '.join(choices)}, got {value!r}")
         Device.parse(self.device)
+
+    def _check_scheduler(self) -> None:
+        if self.scheduler is None:
+            return
+        Scheduler.parse(self.scheduler)
+        if self.shard is not None:
+            raise UsageError("--scheduler and --shard are two ways to share out one run; choose one")
 
     def _check_resolution(self) -> None:
         value = self.resolution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from tiler.errors import OtherRunError, UsageError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.fingerprint import Fingerprint
+    from tiler.vector.options import PolygonOptions
 
 SUFFIXES: Final = {".tif", ".tiff"}
 LONGEST_NAME: Final = 200
@@ -29,6 +30,10 @@ class Outputs:
     """The one that was named."""
     kind: str
     """One of `tiler.options.OUTPUTS`."""
+    vector: PolygonOptions | None = None
+    """Of the polygons that are wanted."""
+    styled: bool = False
+    """Whether a QGIS style lies beside the labels."""
     tissue: bool = False
     """Whether a preview of the tissue that was found goes with them."""
 
@@ -48,6 +53,16 @@ class Outputs:
         return self.main.with_suffix(".config.toml")
 
     @property
+    def style(self) -> Path:
+        """How QGIS draws labels and polygons."""
+        return self.main.with_suffix(".qml")
+
+    @property
+    def polygons(self) -> Path | None:
+        """The labels as polygons."""
+        return None if self.vector is None else self.vector.path(self.main)
+
+    @property
     def preview(self) -> Path:
         """The slide as a thumbnail, its tissue outlined."""
         return self.main.with_suffix(".tissue.png")
@@ -55,7 +70,12 @@ class Outputs:
     @property
     def all(self) -> tuple[Path, ...]:
         """Every file, the one that was named first."""
-        more = (self.preview,) if self.tissue else ()
+        return (*self._of_pixels, *([] if self.polygons is None else [self.polygons]))
+
+    @property
+    def _of_pixels(self) -> tuple[Path, ...]:
+        """All but the polygons, which can be made of the labels later."""
+        more = (*([self.style] if self.styled else []), *([self.preview] if self.tissue else []))
         return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config, *more)))
 
     def check(self, source: str | Path) -> None:
@@ -117,10 +137,32 @@ class Outputs:
                 )
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
-        """The report of a run of this fingerprint whose files are all in their places."""
+        """The report of a run of this fingerprint whose files, but perhaps polygons, are in their places."""
         made = self.stored()
-        whole = made is not None and made.fingerprint == fingerprint and all(p.is_file() for p in self.all)
-        return made if whole else None
+        whole = made is not None and made.fingerprint == fingerprint
+        return made if whole and all(p.is_file() for p in self._of_pixels) else None
+
+    def lacks_polygons(self, report: Report) -> bool:
+        """Whether polygons are wanted that are yet to be made of finished labels.
+
+        Raises
+        ------
+        UsageError
+            if there are others in their place.
+        """
+        if self.polygons is None or self.vector is None:
+            return False
+        if not self.polygons.exists():
+            return True
+        made = report.polygons.get(self.vector.format)
+        if made is None:
+            raise UsageError(f"{self.polygons} exists; remove it to have it made anew")
+        other = differences({"polygons": made["options"]}, {"polygons": asdict(self.vector)})
+        if other:
+            raise UsageError(
+                f"{self.polygons} exists, made with another {other}; remove it to have it made anew"
+            )
+        return False
 
     def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tiler import memory
 from tiler.blocks import BlockGrid
+from tiler.cluster.scheduler import Scheduler
 from tiler.errors import InputError, UsageError
 from tiler.grid import Axis, Strip, TileGrid, round_up
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tiler.finish import Finisher
+    from tiler.geometry import Window
     from tiler.model import Model
     from tiler.options import RunOptions
     from tiler.ports import RasterInfo
@@ -41,11 +43,9 @@ READER_THREADS: Final = 2
 BATCHES_AHEAD: Final = 1
 CACHE: Final = 256_000_000
 """Bytes of decoded blocks that GDAL may keep."""
-NETWORK_SLACK: Final = 1.4
-NETWORK_EXTRA: Final = 100.0
-"""ONNX Runtime's peak in bytes per pixel, out of a reserved region: 1.2 to 1.4 times the sum of the tensors
-alive at once, and up to this much more where channels are few. Measured on U-Nets of base width 4 to 48, fp32
-and int8. The rest is workspaces, channels padded to whole vectors, and gaps between blocks."""
+NETWORK_SLACK: Final = 1.42
+"""ONNX Runtime's peak out of a reserved region, over the sum of the tensors alive at once: 1.06 to 1.41
+measured on U-Nets of base width 4 to 64. The rest is workspaces, and gaps between blocks."""
 RESERVED: Final = 2.1
 """The region over the sum of the tensors alive at once: so large that nothing has to lie outside of it."""
 FIXED: Final = 150_000_000
@@ -143,7 +143,7 @@ class _Cost:
             "tiles read ahead": area * waiting * (raw + fed + 1),
             "resampling": self._resampling(area, readers),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
-            "network": round(area * batch * network_bytes(self.model.bytes_per_pixel)),
+            "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
             **self.strip_terms(tile, strip_width),
         }
 
@@ -159,11 +159,6 @@ class _Cost:
         band = 2 * (4 * self.finisher.channels + 1) if self.blended else self.finisher.planes
         rows = 3 * self.finisher.planes * (tile[0] + BLOCK)
         return {"band": tile[0] * strip_width * band, "finished rows": rows * strip_width}
-
-
-def network_bytes(alive: float) -> float:
-    """Peak of ONNX Runtime per pixel, where the tensors alive at once are ``alive`` bytes."""
-    return min(NETWORK_SLACK * alive + NETWORK_EXTRA, RESERVED * alive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +199,8 @@ def make_plan(
         if options contradict each other, the model, or the memory budget.
     """
     cut = make_cut(info, model, options)
-    budget = options.memory or memory.resident() + memory.available() // 2
+    own = Scheduler.parse(options.scheduler).workers if options.scheduler else 0
+    budget = options.memory or memory.resident() + memory.available() // 2 // max(1, own)
     halo = 0 if cut.grid else measured.halo if measured else halo_on_stride(model)
     cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), min(CACHE, budget // 8))
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
@@ -269,9 +265,22 @@ def smaller(plan: Plan, model: Model) -> Plan | None:
     side = round_up(axis.tile // 2, stride)
     if fixed is not None or side >= axis.tile or side < 2 * halo + max(stride, SMALLEST_CORE):
         return None
-    half = _exact_axis(axis.extent, side, halo, model, fixed=False)
-    grid = TileGrid(half, columns) if axis is rows else TileGrid(rows, half)
+    half = replace(_exact_axis(axis.extent, side, halo, model, fixed=False), part=axis.part)
+    grid = replace(plan.grid, rows=half) if axis is rows else replace(plan.grid, columns=half)
     return replace(plan, grid=grid)
+
+
+def within(plan: Plan, window: Window, model: Model) -> Plan:
+    """The same result for one window of whole blocks alone.
+
+    Where another tile makes no other result, tiles are fitted to the window, so that a raster in parts takes
+    no more of them than the raster at once; else they are the plan's own that touch it.
+    """
+    rows, columns = plan.grid.rows, plan.grid.columns
+    if plan.mode == "exact":
+        rows = rows.within(window.top, window.bottom, fixed=model.shape[1] is not None)
+        columns = columns.within(window.left, window.right, fixed=model.shape[2] is not None)
+    return replace(plan, grid=TileGrid(rows, columns, window))
 
 
 def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, options: RunOptions) -> Plan:
@@ -310,9 +319,15 @@ def _mode(model: Model, options: RunOptions) -> tuple[str, str]:
             raise InputError("exact mode needs the network's halo, the model does not say it: pass --halo")
         if options.overlap is not None:
             raise UsageError("--overlap is for blended modes; exact mode overlaps by twice the --halo")
+        short = model.needs is not None and spec.halo < model.needs
+        if options.tolerance is not None and short:
+            raise UsageError(
+                f"--tolerance measures against the proven halo of {model.needs} px, got {spec.halo}; "
+                "leave one of --halo and --tolerance out"
+            )
         if options.tolerance is not None:
             return "tolerance", f"probabilities within {options.tolerance:g}"
-        if model.needs is not None and spec.halo < model.needs:
+        if short:
             return "told", f"the halo of {spec.halo} px as told; {model.needs} px would be exact"
         told = options.halo is not None or not spec.exact
         return "exact", "as told" if told else "the network is shift-equivariant, as its graph shows"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +79,8 @@ class Report:
     output: dict[str, Any]
     fingerprint: dict[str, Any]
     """What the result depends on; a run with the same one makes the same files."""
+    polygons: dict[str, Any] = field(default_factory=dict)
+    """By format: the file, its options, how many there are."""
 
     def to_json(self) -> str:
         """Indented JSON."""
@@ -102,6 +104,11 @@ class Report:
         values["damaged"] = tuple(DamagedWindow(**entry) for entry in values["damaged"])
         values["outputs"] = tuple(values["outputs"])
         return cls(**values)
+
+
+def tissue_in_words(share: float) -> str:
+    """How much of a slide is tissue, for people."""
+    return "all of the slide: no glass was found" if share == 1 else f"{share:.1%}, the rest is not computed"
 
 
 class Tally:

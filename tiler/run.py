@@ -6,7 +6,7 @@ Whatever ends a run early, what it stored stays in its run directory, and the sa
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from tiler.assemble import assemble
 from tiler.blocks import BlockSet
 from tiler.compute import Work, compare, compute
 from tiler.errors import DamageError
-from tiler.events import Finished, Noted, Planned, Publishing, ignore
+from tiler.events import Finished, Noted, Planned, Polygonising, Publishing, ignore
 from tiler.fingerprint import Fingerprint, fingerprint
 from tiler.folder import RunFolder
 from tiler.job import plan_facts, prepare
@@ -28,13 +28,16 @@ from tiler.options import RunOptions
 from tiler.outputs import Outputs
 from tiler.overlay import png
 from tiler.readers.slide import METRES
-from tiler.report import DamagedWindow, Report, Tally
+from tiler.report import DamagedWindow, Report, Tally, tissue_in_words
 from tiler.space import check_space, most_bytes
 from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
+from tiler.style import to_qml
 from tiler.toml import to_toml
+from tiler.vector.options import check_installed
 
 if TYPE_CHECKING:
+    from tiler.cluster.client import Cluster
     from tiler.job import Job
     from tiler.model import Model
     from tiler.planning import Plan
@@ -66,7 +69,8 @@ def segment(
         An ONNX file, or what `tiler.load_model` returned.
     output
         Path of the result, ``.tif``. With output "both", the probabilities go beside it as
-        ``.probabilities.tif``; the report to ``.report.json``, the options to ``.config.toml``.
+        ``.probabilities.tif``; the report to ``.report.json``, the options to ``.config.toml``, a QGIS style
+        to ``.qml``, polygons to the suffix of their format.
     options
         See `tiler.RunOptions`.
     observer
@@ -85,57 +89,126 @@ def segment(
     """
     start = time.perf_counter()
     options = options or RunOptions()
-    outputs = Outputs(Path(output), options.output)
+    outputs = Outputs(Path(output), options.output, options.polygons)
     outputs.check(source)
-    folder = RunFolder(outputs.main, options.shard)
+    if options.polygons is not None:
+        check_installed()
+    folder = RunFolder(outputs.main, options.shard, cluster=options.scheduler is not None)
     if not options.overwrite:
         # Without a report beside it, it is none of ours: no need to open anything.
         outputs.refuse_existing(lambda: outputs.report.exists() or folder.publishing)
     job = prepare(source, model, options)
-    outputs = replace(outputs, tissue=job.tissue is not None)
+    outputs = replace(outputs, styled=job.styled, tissue=job.tissue is not None)
     outputs.check_sources((*job.native.info.files, *([] if options.mask is None else [options.mask])))
     mark = fingerprint(job)
     with folder:
         report = None if options.overwrite else outputs.finished(mark)
-        if report is not None:
+        if report is not None and outputs.lacks_polygons(report):
+            report = _add_polygons(job, mark, outputs, folder, observer)
+        elif report is not None:
             folder.tidy(mark)
             without = options.check_seams and report.seams is None
             more = ", without --check-seams; --overwrite makes it anew" if without else ""
             observer(Noted(f"{output} is finished already{more}"))
         else:
-            report = _carry_out(job, mark, outputs, folder, observer, start)
+            report = _carry_out(job, mark, source, outputs, folder, observer, start)
     if report is not None:
         observer(Finished(asdict(report)))
     return report
 
 
 def _carry_out(
-    job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer, start: float
+    job: Job,
+    mark: Fingerprint,
+    source: str | Path,
+    outputs: Outputs,
+    folder: RunFolder,
+    observer: Observer,
+    start: float,
 ) -> Report | None:
     """Compute what is missing and finish, or leave that to another shard."""
     stopwatch = Stopwatch()
-    plan = _settled(job, mark, outputs, folder, stopwatch)
-    if plan is None:
-        observer(Noted(f"another process finished {outputs.main}"))
-        return outputs.finished(mark)
-    with rasterio.Env(GDAL_CACHEMAX=plan.cache):
+    with ExitStack() as stack:
+        # Before anything is written: a scheduler that does not answer leaves nothing behind.
+        hired = stack.enter_context(ExitStack())
+        cluster = _hire(hired, job, observer)
+        plan = _settled(job, mark, outputs, folder, stopwatch)
+        if plan is None:
+            observer(Noted(f"another process finished {outputs.main}"))
+            return outputs.finished(mark)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=plan.cache))
         store = BlockStore(folder.path / "blocks", plan.blocks, job.finisher.planes)
         store.open()
         work = Work(job, plan, store, folder, observer, stopwatch)
         _announce(work)
         whole = BlockSet.all(plan.blocks)
-        if job.options.shard is not None:
+        if cluster is not None:
+            cluster.compute(work, whole, source)
+            hired.close()
+        elif job.options.shard is not None:
             compute(work, whole.shard(*job.options.shard, plan.strip_width))
             if not _last(work, whole):
                 return None
-            observer(Noted("all blocks are there: finishing when the other shards have left"))
+        if folder.shared:
+            observer(Noted("all blocks are there: finishing when the others at work here have left"))
             if not folder.take_over(mark):
                 observer(Noted(f"another process finished {outputs.main}"))
                 return outputs.finished(mark)
         store.sweep()
         tally = _finish(work, whole, outputs)
-        report = _report(work, outputs, tally, mark, start)
+        if outputs.styled:
+            folder.write(outputs.style, to_qml(job.model.spec.classes).encode())
+        labels = folder.place(outputs.main)
+        with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
+            polygons = _polygons(job, outputs, folder, labels, observer)
+        report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
         _publish(work, outputs, report)
+    return report
+
+
+def _hire(stack: ExitStack, job: Job, observer: Observer) -> Cluster | None:
+    """The workers of ``--scheduler``, until the stack is closed."""
+    if job.options.scheduler is None:
+        return None
+    from tiler.cluster.client import connected
+
+    return stack.enter_context(connected(job.options.scheduler, observer, "CUDA" in job.model.device))
+
+
+def _polygons(
+    job: Job, outputs: Outputs, folder: RunFolder, labels: Path, observer: Observer
+) -> dict[str, Any]:
+    """Make polygons of a label file, if they are wanted; what the report says of them."""
+    if outputs.vector is None or outputs.polygons is None:
+        return {}
+    from tiler.vector.labels import open_labels_file
+    from tiler.vector.make import make_polygons
+
+    observer(Polygonising(str(outputs.polygons)))
+    working = folder.place(outputs.polygons)
+    made = make_polygons(open_labels_file(labels), job.place, working, outputs.polygons, outputs.vector)
+    facts = {"path": str(outputs.polygons), "options": asdict(outputs.vector), **asdict(made)}
+    return {outputs.vector.format: facts}
+
+
+def _add_polygons(
+    job: Job, mark: Fingerprint, outputs: Outputs, folder: RunFolder, observer: Observer
+) -> Report | None:
+    """Make polygons of finished labels; nothing is computed again."""
+    folder.begin(mark, lambda: None, overwrite=False)
+    report = outputs.finished(mark)
+    if report is None or outputs.polygons is None or not outputs.lacks_polygons(report):
+        return report
+    observer(Noted(f"{outputs.main} is finished already: only polygons are made of it"))
+    for path in (outputs.config, outputs.report):
+        # Named before the polygons: those that no report tells of would be somebody else's.
+        folder.place(path)
+    polygons = _polygons(job, outputs, folder, outputs.main, observer)
+    report = replace(report, polygons={**report.polygons, **polygons})
+    folder.write(outputs.config, to_toml(job.options.lasting).encode())
+    folder.write(outputs.report, report.to_json().encode() + b"\n")
+    observer(Publishing(str(outputs.polygons)))
+    folder.publish()
     return report
 
 
@@ -167,7 +240,7 @@ def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     options, folder, tissue = work.job.options, work.folder, work.job.tissue
     if tissue is not None:
         folder.write(outputs.preview, png(tissue.picture()))
-    folder.write(outputs.config, to_toml(asdict(replace(options, overwrite=False, shard=None))).encode())
+    folder.write(outputs.config, to_toml(options.lasting).encode())
     folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.
@@ -189,12 +262,13 @@ def _announce(work: Work) -> None:
     if job.raster.info.note:
         notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
     if job.tissue is not None:
-        notes.append(f"{job.tissue.facts()['share']:.1%} of the slide is tissue, the rest is not computed")
+        with work.stopwatch.timing("tissue"):
+            notes.append(f"tissue: {tissue_in_words(job.tissue.facts()['share'])}")
     if job.options.blend == "auto" and work.plan.blended:
         notes.append(f"tiles are blended ({work.plan.mode}): {work.plan.reason}")
     if work.plan.mode == "tolerance":
         notes.append(work.plan.reason)
-    if job.options.mask is not None and job.skipped(work.plan) == work.plan.tiles:
+    if job.options.mask is not None and job.leaves_nothing(work.plan):
         notes.append(f"the mask {job.options.mask} leaves nothing of this raster: all of it will be nodata")
     for note in notes:
         work.observer(Noted(note))
@@ -250,6 +324,7 @@ def _bottleneck(work: Work, seconds: float) -> str:
     threads = {"read": work.plan.reader_threads or 1, "network": work.backend.workers}
     shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
     name, busy = max(shares.items(), key=lambda item: item[1])
+    busy /= work.workers
     return f"{name}: {busy / max(seconds, busy):.0%} of the time"
 
 

@@ -53,6 +53,10 @@ class TornBlockError(OutputError):
         super().__init__(f"block {row}, {column} does not read back as written; is the disk sound?")
         self.place = row, column
 
+    def __reduce__(self) -> tuple[type[TornBlockError], tuple[int, int]]:
+        """Between processes it goes by its place."""
+        return TornBlockError, self.place
+
 
 @functools.lru_cache(maxsize=16)
 def _description(grid: BlockGrid, planes: int) -> bytes:
@@ -115,10 +119,14 @@ class BlockStore:
         except OSError as error:
             raise OutputError(f"cannot write to {self._folder}: {error.strerror or error}") from None
 
-    def present(self) -> NDArray[np.bool_]:
-        """Which blocks are there (rows, columns); whether they are sound shows when they are read."""
+    def present(self, among_RC: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Which blocks are there (rows, columns); whether they are sound shows when they are read.
+
+        Only rows that hold a block of ``among_RC`` are looked at; None: all.
+        """
         present_RC = np.zeros(self.grid.shape, np.bool_)
-        for row in range(self.grid.shape[0]):
+        rows_R = np.ones(len(present_RC), np.bool_) if among_RC is None else np.any(among_RC, axis=1)
+        for row in np.flatnonzero(rows_R).tolist():
             folder = self._chunk(row, 0).parent
             with suppress(FileNotFoundError), os.scandir(folder) as entries:
                 columns = (int(entry.name) for entry in entries if entry.name.isdecimal())

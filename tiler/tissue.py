@@ -1,10 +1,9 @@
 """Where a slide has tissue: what is darker than glass, at the scale of a thumbnail.
 
-Glass is the colour that hardly any pixel exceeds (99th percentile of each channel, but never darker than
-`DARKEST_GLASS`, so that slides without any are tissue all over). Tissue absorbs light in some channel, so
-its pixels are the ones that in one channel at least are `THRESHOLD` grey levels darker than glass. Gaps of
-`CLOSING` are closed, pieces and holes smaller than an area go, and a margin is added. That is the usual
-recipe (CLAM: Lu et al., Nature Biomedical Engineering 5, 2021: threshold, closing, areas) but for two
+Glass is the median colour of what is nowhere darker than `DARKEST_GLASS`; slides that have no such pixels,
+as in fluorescence, are tissue all over. Tissue absorbs light: in one channel at least it is `THRESHOLD` grey
+levels darker than glass. Gaps of `CLOSING` are closed, pieces and holes smaller than an area go, and a margin
+is added. That is the usual recipe (CLAM: Lu et al., Nature Biomedical Engineering 5, 2021) but for two
 things. Darkness replaces saturation, which grey tissue does not have. And the threshold is fixed: Otsu's
 method parts dark tissue from pale tissue as often as tissue from glass (`tiler/DESIGN.md`).
 """
@@ -41,8 +40,7 @@ THRESHOLD: Final = 12.0
 SMALLEST: Final = 0.0001
 """mm2: a square of 10 micrometres, so that single cells are kept, and one dark pixel is not."""
 DARKEST_GLASS: Final = 220
-BRIGHTEST: Final = 99.0
-"""Percentile of the brightness that is glass's."""
+"""Grey level, in each channel."""
 CLOSING: Final = 2
 """Pixels on each side, as MARGIN."""
 MARGIN: Final = 2
@@ -68,7 +66,7 @@ class TissueMask:
     """Wanted is tissue; a `tiler.ports.Mask`. The thumbnail is read when it is first asked for."""
 
     thumbnail: Raster
-    """Of the slide, red, green and blue."""
+    """Of the slide, all bands."""
     info: RasterInfo
     """Of the plane that the network is fed."""
     settings: TissueSettings
@@ -166,7 +164,8 @@ def _under(first: int, last: int, step: float, extent: int) -> NDArray[np.int64]
 def preview(raw_CHW: NDArray[np.uint8], tissue_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """A thumbnail, or every n-th pixel of it, with the outline of the tissue."""
     step = math.ceil(max(tissue_HW.shape) / PREVIEW)
-    drawn_CHW = raw_CHW[:, ::step, ::step].copy()
+    photo_CHW = raw_CHW if len(raw_CHW) == 3 else raw_CHW[[0, 0, 0]]
+    drawn_CHW = photo_CHW[:, ::step, ::step].copy()
     drawn_CHW[:, outline(tissue_HW[::step, ::step])] = np.array(OUTLINE, np.uint8)[:, None]
     return drawn_CHW
 
@@ -175,7 +174,8 @@ def thumbnail_mpp(info: RasterInfo) -> float:
     """Micrometres per pixel of the thumbnail of a slide whose level 0 this is."""
     assert info.ground is not None  # noqa: S101 - a slide without mpp is refused
     own = max(info.ground) / METRES
-    return max(MPP, own, own * max(info.height, info.width) / LONGEST)
+    coarse = max(MPP, own, own * max(info.height, info.width) / LONGEST)
+    return min(coarse, own * min(info.height, info.width))
 
 
 def tissue_of(
@@ -184,13 +184,15 @@ def tissue_of(
     """Which pixels of a thumbnail are tissue; pieces and holes have at least ``smallest`` pixels."""
     if not valid_HW.any():
         return np.zeros(valid_HW.shape, np.bool_)
+    bright_HW = valid_HW & (raw_CHW.min(axis=0) >= DARKEST_GLASS)
+    if not bright_HW.any():
+        return np.ones(valid_HW.shape, np.bool_)
     darker_HW = np.zeros(valid_HW.shape, np.bool_)
     for raw_HW in raw_CHW:
-        glass = max(float(np.percentile(raw_HW[valid_HW], BRIGHTEST)), DARKEST_GLASS)
-        darker_HW |= raw_HW <= glass - threshold
+        darker_HW |= raw_HW <= np.median(raw_HW[bright_HW]) - threshold
     found_HW = grown(valid_HW & darker_HW, CLOSING)
     found_HW = ~grown(~found_HW, CLOSING)
-    if smallest > 1:
+    if 1 < smallest < found_HW.size:
         sieved_HW = rasterio.features.sieve(found_HW.astype(np.uint8), size=smallest, connectivity=8)
         found_HW = sieved_HW != 0
     return grown(found_HW, MARGIN)

@@ -85,7 +85,8 @@ def _add_part(
 ) -> None:
     labelled = library.open(part.source)
     reader = TileReader(PartRaster(labelled.raster, part.window), spec, np.dtype(np.float32))
-    grid = TileGrid(*(part_axis(extent, spec) for extent in part.window.shape))
+    rows, columns = (part_axis(extent, spec) for extent in part.window.shape)
+    grid = TileGrid(rows, columns)
     for strip in grid.strips(part.window.width):
         for prediction in predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0):
             share = prediction.tile.share.shifted(part.window.top, part.window.left)

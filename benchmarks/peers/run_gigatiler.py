@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def options(job: Job) -> RunOptions:
         "resolution": "native",
         "overwrite": True,
     }
-    return RunOptions(**shared, **job.options)
+    return RunOptions(**{**shared, **job.options})
 
 
 def load(job: Job) -> Model:
@@ -46,6 +47,12 @@ def labels(job: Job, model: Model) -> Path:
     path = Path(job.output) / "labels.tif"
     segment(job.scene, model, path, options(job))
     return path
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Seconds that the network was busy, from the report beside the labels."""
+    report = json.loads(path.with_suffix(".report.json").read_text(encoding="utf-8"))
+    return {"network_seconds": report["stage_seconds"]["network"]}
 
 
 class Keep:
@@ -83,4 +90,4 @@ def scores(job: Job, model: Model) -> NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    main(load, labels, scores, packages=("gigatiler",))
+    main(load, labels, scores, packages=("gigatiler",), facts=facts)

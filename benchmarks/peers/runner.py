@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-COMMON = ("numpy", "rasterio", "torch", "onnxruntime", "onnxruntime-gpu")
+COMMON = ("numpy", "rasterio", "torch", "onnxruntime", "onnxruntime-gpu", "openvino")
 """Distributions whose versions are told with a result, if they were used."""
 
 
@@ -144,17 +144,24 @@ def versions(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def timed_labels(job: Job, state: object, labels: Callable[[Job, Any], Any]) -> dict[str, Any]:
-    """Segment: seconds, peak memory, and where the labels are."""
+def timed_labels(
+    job: Job, state: object, labels: Callable[[Job, Any], Any], facts: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Segment: seconds, peak memory, where the labels are, and what the tool says of itself.
+
+    A runner with a clock of its own returns seconds, and has no labels.
+    """
     begun = time.perf_counter()
     found = labels(job, state)
     seconds = time.perf_counter() - begun
     peak = status("VmHWM")
+    if isinstance(found, float):
+        return {"seconds": found, "peak_memory": peak, "labels": ""}
     if not isinstance(found, (str, Path)):
         path = Path(job.output) / "labels.npy"
         np.save(path, np.asarray(found, np.uint8))
         found = path
-    return {"seconds": seconds, "peak_memory": peak, "labels": str(found)}
+    return {"seconds": seconds, "peak_memory": peak, "labels": str(found), **facts(Path(found))}
 
 
 def constant_error(job: Job, scores: NDArray[Any]) -> dict[str, Any]:
@@ -170,6 +177,7 @@ def main(
     *,
     packages: tuple[str, ...] = (),
     notes: Sequence[str] = (),
+    facts: Callable[[Path], dict[str, Any]] = lambda _: {},
 ) -> None:
     """Do the job of the command line and print one line of JSON."""
     job = Job(**json.loads(sys.argv[1]))
@@ -184,7 +192,7 @@ def main(
         "notes": list(notes),
     }
     if job.task == "labels":
-        result |= timed_labels(job, state, labels)
+        result |= timed_labels(job, state, labels, facts)
     elif scores is not None:
         result |= constant_error(job, scores(job, state))
     else:

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from tiler.analysis import analyse
+from tiler.backends.concat import split_concats
 from tiler.backends.cpu import CpuSession
 from tiler.backends.cuda import card_names, cuda_session
 from tiler.backends.describe import describe
@@ -101,7 +102,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
     options = options or RunOptions()
     path = Path(path)
     graph, content = read_graph(path)
-    session, device = _session(content, graph, options, path)
+    session, device, alive = _session(content, graph, options, path)
     backend, channels = _probed(session, graph, options, path)
     analysis = analyse(graph.proto)
     spec, origins = describe(graph, channels, options, analysis)
@@ -115,7 +116,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
         dtype=graph.dtype,
         channels=channels,
         shape=backend.graph.shape,
-        bytes_per_pixel=bytes_per_pixel(graph),
+        bytes_per_pixel=alive,
         needs=analysis.halo if analysis.exact else None,
         inexact=analysis.reasons,
     )
@@ -142,22 +143,24 @@ def _probed(session: Session, graph: Graph, options: RunOptions, path: Path) -> 
     return backend, int(scores_NKHW.shape[1])
 
 
-def _session(content: bytes, graph: Graph, options: RunOptions, path: Path) -> tuple[Session, str]:
-    """What the options ask for, and in words what it runs on."""
+def _session(content: bytes, graph: Graph, options: RunOptions, path: Path) -> tuple[Session, str, float]:
+    """What the options ask for, in words what it runs on, and the bytes per pixel that it keeps alive."""
     device = Device.parse(options.device)
     if device.kind == "openvino":
-        return openvino_session(content, device, options.threads, path)
+        return *openvino_session(content, device, options.threads, path), bytes_per_pixel(graph)
     settings = session_options(options.threads)
     try:
         if device.kind == "cuda":
-            return cuda_session(content, settings, device)
+            return *cuda_session(content, settings, device), bytes_per_pixel(graph)
         if device.kind == "auto" and card_names():
             with contextlib.suppress(MissingError):
-                return cuda_session(content, settings, device)
+                return *cuda_session(content, settings, device), bytes_per_pixel(graph)
+        ran = replace(graph, proto=split_concats(graph.proto))
+        content = ran.proto.SerializeToString()
         session = ort.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
     except RUNTIME_ERRORS as error:
         raise InputError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from None
     words = f"CPU, {settings.intra_op_num_threads} threads (ONNX Runtime {ort.__version__})"
     if precision(graph) == "fp16":
         words += ", fp16 computed as fp32, no faster"
-    return CpuSession(session, graph.input_name), words
+    return CpuSession(session, graph.input_name), words, bytes_per_pixel(ran)

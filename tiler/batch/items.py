@@ -14,14 +14,14 @@ from tiler.batch.listing import LISTS, read_list
 from tiler.errors import UsageError
 from tiler.outputs import SUFFIXES, Outputs
 from tiler.readers.address import is_remote, name_of
-from tiler.readers.slide import SUFFIXES as SLIDES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tiler.options import RunOptions
 
-RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")) | SLIDES - {".dcm"}
+SLIDES: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi")
+RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", *SLIDES))
 """What is looked for in folders and by globs, and ``.vrt`` where it may be opened. A file that is named may
 end in anything; of a DICOM slide any file opens all of it, so one has to be named."""
 STATE: Final = ".batch"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tiler.cli.options import log_options, run_options
-from tiler.errors import TilerError
+from tiler.errors import TilerError, UsageError
 
 if TYPE_CHECKING:
     from tiler.batch.record import Record
     from tiler.batch.run import Batch
+    from tiler.batch.task import Executor
     from tiler.options import RunOptions
 
 FILE = click.Path(path_type=Path)
@@ -61,15 +62,29 @@ def batch(
     from tiler.batch.processes import Processes, devices, shared_out
     from tiler.batch.run import Batch, run_batch
     from tiler.cli.board import batch_observer
+    from tiler.cli.progress import observer as progress
+    from tiler.cluster.executor import DaskExecutor
+    from tiler.cluster.scheduler import Scheduler
+    from tiler.device import Device
 
     items = find_items(sources, folder, options)
-    where = devices(options, workers)
+    if options.scheduler is None:
+        where = devices(options, workers)
+    elif workers is None:
+        where = [options.device] * Scheduler.parse(options.scheduler).workers
+    else:
+        raise UsageError("--workers are of this machine, those of --scheduler are its own; choose one")
     options = shared_out(options, len(where))
     made = Batch(str(model), folder, items, options, skip_existing, retry_failed, limit)
     if dry_run:
         _preview(made, max(workers or len(where), 1))
         return
-    executor = Here() if workers == 0 else Processes(where)
+    executor: Executor
+    if options.scheduler is not None:
+        gpu = Device.parse(options.device).kind == "cuda"
+        executor = DaskExecutor(options.scheduler, gpu, progress(log, quiet))
+    else:
+        executor = Here() if workers == 0 else Processes(where)
     record = run_batch(made, executor, batch_observer(log, quiet))
     if not quiet and log == "text":
         _print(record, folder)

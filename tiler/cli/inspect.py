@@ -141,6 +141,7 @@ def _slide(raster: Raster, assume_mpp: float | None) -> Iterator[tuple[str, obje
     """Its levels, bounds and tissue, as `tiler segment` would find them."""
     from tiler.options import RunOptions
     from tiler.readers.slide import METRES, SlideRaster
+    from tiler.report import tissue_in_words
     from tiler.tissue import open_tissue
 
     info = raster.info
@@ -156,4 +157,4 @@ def _slide(raster: Raster, assume_mpp: float | None) -> Iterator[tuple[str, obje
     yield "resolution", "{:.4g} x {:.4g} um per pixel".format(*(side / METRES for side in info.ground))
     tissue = open_tissue(raster, info, RunOptions(assume_mpp=assume_mpp))
     if tissue is not None:
-        yield "tissue", f"{tissue.facts()['share']:.1%}"
+        yield "tissue", tissue_in_words(tissue.facts()["share"])

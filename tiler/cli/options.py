@@ -12,6 +12,7 @@ import click
 
 from tiler.errors import TilerError, UsageError
 from tiler.options import BLENDS, GRIDS, ON_ERRORS, OUTPUTS, TISSUES, RunOptions, parse_bytes, parse_shard
+from tiler.vector.options import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,15 @@ config_option = click.option(
     help="TOML file; every option is a key.",
 )
 
+_POLYGONS = (
+    click.option(
+        "--min-area", type=float, default=0, metavar="A", help="Leave out polygons under A m2 (slides: um2)."
+    ),
+    click.option(
+        "--simplify", type=float, default=0, metavar="PX", help="Move boundaries by up to PX pixels."
+    ),
+    click.option("--background", is_flag=True, help="Polygons of class 0, too."),
+)
 _OPTIONS = (
     click.option(
         "--output", type=click.Choice(OUTPUTS), default="labels", show_default=True, help="What to write."
@@ -199,8 +209,15 @@ _OPTIONS = (
     click.option(
         "--threshold", type=float, metavar="P", help="Sigmoid probability of the class  [default: 0.5]"
     ),
+    click.option("--vector", type=click.Choice(FORMATS), help="Polygons beside the output, in this format."),
+    *_POLYGONS,
     click.option(
         "--shard", type=SHARD, metavar="I/N", help="Part I of N; the last to be done finishes the output."
+    ),
+    click.option(
+        "--scheduler",
+        metavar="WHERE",
+        help="Compute on Dask workers: local:N, or a scheduler's tcp:// or tls:// address.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace an output, or a run of other options."),
     config_option,
@@ -219,6 +236,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
     return wrapped
+
+
+def polygon_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of polygons but for their format."""
+    for option in reversed(_POLYGONS):
+        command = option(command)
+    return command
 
 
 def log_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tiler.events import BlockStored, Event, Finishing, Noted
+from tiler.events import BlockStored, Event, Finishing, Noted, Polygonising
 
 if TYPE_CHECKING:
     from tiler.ports import Observer
@@ -39,6 +39,8 @@ class Bar:
                 self._bar.close()
         elif isinstance(event, Finishing):
             click.echo(f"building and verifying {event.path}", err=True)
+        elif isinstance(event, Polygonising):
+            click.echo(f"making polygons: {event.path}", err=True)
         elif isinstance(event, Noted):
             click.echo(event.message, err=True)
 

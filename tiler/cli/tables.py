@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tiler.memory import in_words
+from tiler.report import tissue_in_words
 from tiler.space import most_bytes
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def print_report(report: Report) -> None:
     print_pairs(
         [
             *(("written", path) for path in report.outputs),
+            *(("polygons", f"{made['polygons']:,} in {made['path']}") for made in report.polygons.values()),
             ("pixels", f"{report.pixels:,} fed, {report.valid_pixels:,} valid in the output"),
             ("read by", report.source["reader"]),
             ("computed", f"{report.blocks_computed} of {report.blocks} blocks, in {report.seconds:.1f} s"),
@@ -90,7 +92,7 @@ def _area(tally: ClassTally, unit: str) -> str | None:
 def _tissue(facts: dict[str, Any] | None) -> list[tuple[str, object]]:
     if facts is None:
         return []
-    return [("tissue", f"{facts['share']:.1%} of the slide, the rest is left out")]
+    return [("tissue", tissue_in_words(facts["share"]))]
 
 
 def _seams(report: Report) -> list[tuple[str, object]]:

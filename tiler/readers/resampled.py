@@ -8,7 +8,7 @@ does not depend on the window it is read in. (GDAL's warper differs by a grey le
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tiler.ports import Raster, RasterInfo
 
+MOST_AT_ONCE: Final = 1 << 24
+"""Source pixels that are read at once for nearest ones, unless a row of the target has more."""
 Taps = tuple["NDArray[np.int64]", "NDArray[np.float64]"]
 """Per target pixel: the first source pixel, and the weights of it and those after it."""
 
@@ -126,7 +128,20 @@ class NearestRaster:
         return False
 
     def read(self, window: Window) -> Pixels:
-        """The nearest source pixels of a window."""
+        """The nearest source pixels of a window, a few rows at a time where the source is much finer."""
+        rows, columns = self.rows[window.top : window.bottom], self.columns[window.left : window.right]
+        pieces = -(-int(np.ptp(rows) + 1) * int(np.ptp(columns) + 1) // MOST_AT_ONCE)
+        step = -(-window.height // pieces)
+        tops = range(window.top, window.bottom, step)
+        parts = [
+            self._read(Window(top, window.left, min(top + step, window.bottom), window.right)) for top in tops
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        raw_CHW = np.concatenate([part.raw_CHW for part in parts], axis=1)
+        return Pixels(raw_CHW, np.concatenate([part.valid_HW for part in parts]))
+
+    def _read(self, window: Window) -> Pixels:
         rows, columns = self.rows[window.top : window.bottom], self.columns[window.left : window.right]
         height, width = self.source.info.height, self.source.info.width
         inside_HW = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))

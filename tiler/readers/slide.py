@@ -10,11 +10,12 @@ what they decode is kept in one cache for all.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,29 +30,23 @@ from tiler.readers.blockwise import Blockwise, UnreadableError
 from tiler.readers.layout import LARGEST_BLOCK, BlockShape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
 
     from tiler.damage import DamageLog
 
-GENERIC: Final = "generic-tiff"
-"""What OpenSlide calls any tiled TIFF."""
-SUFFIXES: Final = frozenset(
-    (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
-)
-"""Names of files that are slides or nothing."""
 CACHE: Final = 64_000_000
-"""Bytes of decoded tiles that are kept, for all threads."""
+"""Bytes of decoded tiles that are kept."""
 BLOCK: Final = 256
 """Side of the squares that stand in for a slide's own tiles where these are not known."""
 LARGEST_MPP: Final = 20.0
 """Slides are scanned at 0.1 to 10; a TIFF of 300 dots per inch says 85, and is no slide."""
-PER_UNIT: Final = {"2": 25_400.0, "3": 10_000.0}
-"""Micrometres in TIFF's units of resolution."""
 SMALL: Final = 1 << 22
 """Pixels; a level that is no larger, and whose scale is no whole number, is read at once and kept."""
+DRAWN: Final = 1 << 21
+"""Pixels that are drawn at once."""
 METRES: Final = 1e-6
 """Per micrometre."""
 MEMORY: Final = re.compile(r"out of memory|cannot allocate", re.IGNORECASE)
@@ -74,11 +69,6 @@ def import_openslide() -> ModuleType:
             f"slides need OpenSlide ({one_line(error)}); pip install openslide-python openslide-bin"
         ) from None
     return openslide
-
-
-def vendor(path: Path) -> str:
-    """Which of OpenSlide's formats a file is; empty if none."""
-    return import_openslide().OpenSlide.detect_format(path) or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +94,11 @@ class Level:
 def _step(full: int, size: int) -> float:
     """Source pixels per pixel of an axis.
 
-    >>> _step(2967, 741), _step(2967, 742), _step(1000, 300)
-    (4, 4, 3.3333333333333335)
+    >>> _step(2967, 741), _step(2967, 742), _step(900, 300), _step(1000, 300)
+    (4, 4, 3, 3.3333333333333335)
     """
-    step = round(full / size)
-    return step if full // step <= size <= -(-full // step) else full / size
+    steps = 2 ** round(math.log2(full / size)), round(full / size)
+    return next((n for n in steps if full // n <= size <= -(-full // n)), full / size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +189,6 @@ def _mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
     return (across, down) if all(0 < value <= LARGEST_MPP for value in (across, down)) else None
 
 
-def tiff_mpp(tags: Mapping[str, str]) -> float:
-    """Micrometres per pixel that a TIFF says, by its tags as GDAL shows them; 0 if it does not.
-
-    >>> tiff_mpp({"TIFFTAG_XRESOLUTION": "20000", "TIFFTAG_RESOLUTIONUNIT": "3 (pixels/cm)"})
-    0.5
-    """
-    unit = PER_UNIT.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1], 0.0)
-    pixels = float(tags.get("TIFFTAG_XRESOLUTION", 0))
-    return unit / pixels if pixels > 0 else 0.0
-
-
 @dataclass(eq=False, slots=True)
 class SlideRaster(Blockwise):
     """One level of a slide."""
@@ -224,12 +203,15 @@ class SlideRaster(Blockwise):
     assume_mpp: float | None = None
     """Micrometres per level-0 pixel, where the slide does not say."""
     damage: DamageLog | None = None
+    opened: SlideRaster | None = None
+    """Another level of the same slide, of which this one knows what it would find out."""
     info: RasterInfo = field(init=False)
     full: tuple[int, int] | None = field(init=False)
     facts: SlideFacts = field(init=False)
     overviews: tuple[tuple[int, int], ...] = field(init=False)
     """Height and width of each coarser level."""
-    _cache: Any = field(init=False)
+    cache: Any = field(init=False)
+    """Of decoded tiles, for all threads and levels."""
     _bands: tuple[int, ...] = field(init=False)
     _blocks: BlockShape = field(init=False)
     _bad: dict[Window, str] = field(init=False, default_factory=dict)
@@ -241,22 +223,14 @@ class SlideRaster(Blockwise):
 
     def __post_init__(self) -> None:
         openslide = import_openslide()
-        self._cache = openslide.OpenSlideCache(CACHE)
-        try:
-            slide = self._opened()
-        except openslide.OpenSlideError as error:
-            raise InputError(
-                f"cannot open the slide {self.path}: {one_line(error)}; it is damaged, or a part is missing"
-            ) from None
-        self.facts = SlideFacts.of(slide, str(self.path))
-        self._local.slide = slide
+        if self.opened is None:
+            self.cache = openslide.OpenSlideCache(CACHE)
+            self.facts = self._first_facts(openslide)
+        else:
+            self.cache, self.facts = self.opened.cache, self.opened.facts
         self._bands = self.told or (1, 2, 3)
         if not set(self._bands) <= {1, 2, 3}:
             raise InputError(f"{self.path} has bands 1 to 3, got {self._bands}; see --bands")
-        if self.number >= len(self.facts.levels):
-            raise InputError(
-                f"{self.path} has levels 0 to {len(self.facts.levels) - 1}, got --level {self.number}"
-            )
         self.full = self.facts.size(0)
         self.overviews = tuple(map(self.facts.size, range(self.number + 1, len(self.facts.levels))))
         # A slide that is cropped, or stitched, begins anywhere in its tiles.
@@ -264,6 +238,15 @@ class SlideRaster(Blockwise):
         self._blocks = BlockShape(*(tile or (BLOCK, BLOCK)), "slide")
         self.info = self._described(openslide)
         self._keep = not self._exact and self.info.height * self.info.width <= SMALL
+
+    def _first_facts(self, openslide: ModuleType) -> SlideFacts:
+        try:
+            self._local.slide = self._opened()
+        except openslide.OpenSlideError as error:
+            raise InputError(
+                f"cannot open the slide {self.path}: {one_line(error)}; it is damaged, or a part is missing"
+            ) from None
+        return SlideFacts.of(self._local.slide, str(self.path))
 
     @property
     def _exact(self) -> bool:
@@ -294,7 +277,7 @@ class SlideRaster(Blockwise):
 
     def level(self, number: int) -> SlideRaster:
         """Another level of the same slide."""
-        return SlideRaster(self.path, number, self.told, self.nodata, self.assume_mpp, self.damage)
+        return replace(self, number=number, opened=self)
 
     def empty(self, window: Window) -> bool:
         """Not known."""
@@ -303,19 +286,28 @@ class SlideRaster(Blockwise):
 
     def read_once(self, window: Window) -> Pixels:
         """The pixels of a window, or `UnreadableError`: no second attempt, no verdict."""
-        if self._exact:
-            return self._composited(self._drawn(window, window))
         if self._keep:
             self._keep_whole()
         if self._kept is not None:
             return Pixels(self._kept.raw_CHW[:, *window.slices], self._kept.valid_HW[window.slices])
-        rgba_HWC = np.empty((*window.shape, 4), np.uint8)
-        # Each block is drawn from its own corner, whatever the window, so that it is always the same.
-        for block in self._under(window):
-            part = block.intersection(window)
-            place = part.shifted(-window.top, -window.left).slices
-            rgba_HWC[place] = self._drawn(part, block)
-        return self._composited(rgba_HWC)
+        raw_CHW = np.empty((self.info.bands, *window.shape), np.uint8)
+        valid_HW = np.empty(window.shape, np.bool_)
+        for part, begin in self._parts(window):
+            pixels, place = self._drawn(part, begin), part.shifted(-window.top, -window.left).slices
+            raw_CHW[:, *place], valid_HW[place] = pixels.raw_CHW, pixels.valid_HW
+        return Pixels(raw_CHW, valid_HW)
+
+    def _parts(self, window: Window) -> Iterator[tuple[Window, Window]]:
+        """What is drawn at once, which takes 16 bytes per pixel, and what its drawing begins with."""
+        if self._exact:
+            rows = max(1, DRAWN // window.width)
+            for top in range(window.top, window.bottom, rows):
+                part = Window(top, window.left, min(top + rows, window.bottom), window.right)
+                yield part, part
+        else:
+            # Each block is drawn from its own corner, whatever the window, so that it is always the same.
+            for block in self._under(window):
+                yield block.intersection(window), block
 
     def _keep_whole(self) -> None:
         """Read a small level from its corner, from where nothing is interpolated, unless it is damaged."""
@@ -323,25 +315,25 @@ class SlideRaster(Blockwise):
         with self._reading:
             if self._keep:
                 try:
-                    self._kept = self._composited(self._drawn(whole, whole))
+                    self._kept = self._drawn(whole, whole)
                 except UnreadableError:
                     self.forget_handle()
                 self._keep = False
 
-    def _drawn(self, window: Window, block: Window) -> NDArray[np.uint8]:
-        """A window as OpenSlide draws it, as a part of a drawing that begins where ``block`` does."""
+    def _drawn(self, window: Window, begin: Window) -> Pixels:
+        """A window as OpenSlide draws it, in a drawing whose corner is that of ``begin``."""
         from openslide import OpenSlideError
 
         scale, bounds = self._level.downsample, self.facts.bounds
-        corner = bounds.left + round(block.left * scale), bounds.top + round(block.top * scale)
-        size = window.right - block.left, window.bottom - block.top
+        corner = bounds.left + round(begin.left * scale), bounds.top + round(begin.top * scale)
+        size = window.right - begin.left, window.bottom - begin.top
         try:
             drawn = self._slide().read_region(corner, self.number, size)
         except OpenSlideError as error:
             if MEMORY.search(str(error)):
                 raise MemoryError(f"OpenSlide: {error}") from None
             raise UnreadableError(one_line(error)) from None
-        return np.asarray(drawn)[*window.shifted(-block.top, -block.left).slices]
+        return self._composited(np.asarray(drawn)[*window.shifted(-begin.top, -begin.left).slices])
 
     def _composited(self, rgba_HWC: NDArray[np.uint8]) -> Pixels:
         alpha_HW = rgba_HWC[..., 3]
@@ -363,7 +355,7 @@ class SlideRaster(Blockwise):
 
     def _opened(self) -> Any:  # noqa: ANN401 - an openslide.OpenSlide
         slide = import_openslide().OpenSlide(self.path)
-        slide.set_cache(self._cache)
+        slide.set_cache(self.cache)
         return slide
 
     def _slide(self) -> Any:  # noqa: ANN401 - an openslide.OpenSlide

@@ -1,0 +1,193 @@
+"""What a second worker brings, what a task costs, and how many messages the scheduler handles for it.
+
+    python benchmarks/cluster.py [--rasters 12] [--side 4096] [--markdown FILE]
+
+The archive is segmented by ``tiler batch --scheduler local:N --threads 1``, the scene by ``tiler segment``
+with the same options: one thread per worker, whose time goes into the network. Each command is run in a
+process of its own and timed from its start to its end, start of the workers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from machine import describe
+from scenes import make_scene
+
+from tiler.cluster.client import Cluster, own_workers
+from tiler.cluster.scheduler import Scheduler
+from tiler.demo import MODEL
+from tiler.events import ignore
+
+WORKERS = (1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the scheduler does for tasks that do nothing."""
+
+    tasks: int
+    seconds: float
+    received: int
+    """Messages from workers and client."""
+    sent: int
+
+    @property
+    def messages(self) -> float:
+        """Per task, both ways."""
+        return (self.received + self.sent) / self.tasks
+
+
+def nothing(number: int) -> int:
+    """A task without work."""
+    return number
+
+
+def traffic(tasks: int, workers: int = 2) -> Traffic:
+    """Send tasks that do nothing the way that a run's are sent, and count what passes the scheduler."""
+    from distributed import Client
+
+    with own_workers(workers) as place, Client(place, set_as_default=False) as client:
+        cluster = Cluster(Scheduler("", workers), ignore, False, client)
+        list(cluster.results(nothing, range(100)))
+        counts = {"received": 0, "sent": 0}
+        count(place.scheduler, counts)
+        start = time.perf_counter()
+        answers = sum(1 for _ in cluster.results(nothing, range(tasks)))
+        seconds = time.perf_counter() - start
+    if answers != tasks:
+        raise RuntimeError(f"{tasks} tasks were sent, {answers} answered")
+    return Traffic(tasks, seconds, **counts)
+
+
+def count(scheduler: Any, counts: dict[str, int]) -> None:  # noqa: ANN401 - Dask has no types
+    """Count what its streams bring and what it puts on them from now on."""
+
+    def counted(handler: Any) -> Any:  # noqa: ANN401
+        def handle(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+            counts["received"] += 1
+            return handler(*arguments, **named)
+
+        async def handle_later(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+            counts["received"] += 1
+            return await handler(*arguments, **named)
+
+        # Dask looks at the function to know which it is.
+        return handle_later if inspect.iscoroutinefunction(handler) else handle
+
+    def counting(comm: Any) -> Any:  # noqa: ANN401
+        send = comm.send
+
+        def sent(*messages: Any) -> None:  # noqa: ANN401
+            counts["sent"] += len(messages)
+            send(*messages)
+
+        return sent
+
+    for operation, handler in list(scheduler.stream_handlers.items()):
+        scheduler.stream_handlers[operation] = counted(handler)
+    for comm in [*scheduler.stream_comms.values(), *scheduler.client_comms.values()]:
+        comm.send = counting(comm)
+
+
+def timed(line: list[Any]) -> float:
+    """Seconds of a command."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "tiler", *map(str, line), "--quiet"], check=True)
+    return time.perf_counter() - start
+
+
+def run(what: str, workers: int, folder: Path) -> tuple[float, str]:
+    """Seconds for the archive or the scene, and a hash of what was made."""
+    fixed = ["--threads", "1", "--resolution", "native", "--scheduler", f"local:{workers}"]
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    if what == "archive":
+        seconds = timed(["batch", MODEL, out, folder / "archive", *fixed])
+    else:
+        seconds = timed(["segment", folder / "scene.tif", MODEL, out / "scene.tif", *fixed])
+    digest = hashlib.sha256()
+    for path in sorted(out.glob("*.tif")):
+        digest.update(path.read_bytes())
+    return seconds, digest.hexdigest()
+
+
+def page(options: argparse.Namespace, rows: list[str], measured: Traffic) -> str:
+    """The tables."""
+    told = f"--rasters {options.rasters} --side {options.side} --repeats {options.repeats}"
+    what = (
+        f"An archive of {options.rasters} rasters of {options.side} x {options.side} px by `tiler batch`, "
+        f"and one scene of as many pixels by `tiler segment`; {MODEL.name}, one thread per worker, from the "
+        "start of the command to its end. The bytes that one worker makes are those that two make."
+    )
+    head = [
+        "# Workers of a cluster",
+        "",
+        f"`python benchmarks/cluster.py {told}`, {datetime.now(UTC).date()}, {describe()}. Medians.",
+        "",
+        what,
+        "",
+        "| what | 1 worker, s | 2 workers, s | ratio |",
+        "|---|--:|--:|--:|",
+        *rows,
+        "",
+        f"{measured.tasks} tasks that do nothing, sent as those of a run are, on two workers:",
+        "",
+        "| | |",
+        "|---|--:|",
+        f"| tasks per second | {measured.tasks / measured.seconds:,.0f} |",
+        f"| ms per task | {1000 * measured.seconds / measured.tasks:.2f} |",
+        f"| messages to the scheduler per task | {measured.received / measured.tasks:.2f} |",
+        f"| messages from it per task | {measured.sent / measured.tasks:.2f} |",
+    ]
+    return "\n".join(head) + "\n"
+
+
+def compare(what: str, folder: Path, repeats: int) -> str:
+    """A row of the table."""
+    runs = {workers: [run(what, workers, folder) for _ in range(repeats)] for workers in WORKERS}
+    if len({digest for made in runs.values() for _, digest in made}) != 1:
+        raise RuntimeError(f"the {what} differs with the number of workers")
+    one, two = (statistics.median(seconds for seconds, _ in runs[workers]) for workers in WORKERS)
+    print(f"{what}: {one:.1f} s, {two:.1f} s", flush=True)
+    return f"| {what} | {one:.1f} | {two:.1f} | {one / two:.2f} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rasters", type=int, default=12)
+    parser.add_argument("--side", type=int, default=4096, help="of each, pixels")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tasks", type=int, default=5000, help="that do nothing")
+    parser.add_argument("--markdown", type=Path, help="write the page here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "archive").mkdir()
+        make_scene(folder / "archive" / "00.tif", options.side)
+        for number in range(1, options.rasters):
+            shutil.copy(folder / "archive" / "00.tif", folder / "archive" / f"{number:02}.tif")
+        make_scene(folder / "scene.tif", round(options.side * options.rasters**0.5))
+        rows = [compare(what, folder, options.repeats) for what in ("archive", "scene")]
+    text = page(options, rows, traffic(options.tasks))
+    if options.markdown:
+        options.markdown.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

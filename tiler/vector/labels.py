@@ -1,0 +1,146 @@
+"""A label raster as chunks of rows, with what it says of its classes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import rasterio
+from affine import Affine
+
+from tiler.errors import InputError
+from tiler.geometry import Window
+from tiler.kernels import NODATA
+from tiler.readers.gdal import GdalRaster
+from tiler.readers.resampled import resampled_info
+from tiler.readers.source import LABEL_DTYPES, Source
+from tiler.sinks.cog import PREFIX
+from tiler.spec import ClassSpec, default_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from tiler.ports import RasterInfo
+
+CHUNK: Final = 1 << 24
+"""Bytes of labels that are read at once, at least one row."""
+ROWS: Final = 512
+"""Rows that are read at once at most: those of a tile of our files."""
+NO_LABEL: Final = -(1 << 62)
+"""Stands for nodata where labels have more than a byte."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """One raster of class numbers, or several 0/1 planes of classes that do not exclude each other."""
+
+    path: Path
+    info: RasterInfo
+    classes: tuple[ClassSpec, ...]
+    """By number; empty where the file does not say."""
+    multilabel: bool
+
+    @property
+    def bands(self) -> range:
+        """The bands that hold labels."""
+        return range(1, self.info.bands + 1)
+
+    @property
+    def wide(self) -> bool:
+        """Whether a label has more than a byte."""
+        return self.info.dtype != np.uint8
+
+    @property
+    def nodata(self) -> int:
+        """What chunks have where nothing is valid."""
+        return NO_LABEL if self.wide else NODATA
+
+    def chunks(self, band: int) -> Iterator[NDArray[np.generic]]:
+        """Whole rows (rows, width) of a band, from top to bottom.
+
+        Raises
+        ------
+        DamageError
+            if a part of the file cannot be read.
+        """
+        raster = GdalRaster(Source(self.path, bands=(band,), dtypes=LABEL_DTYPES))
+        height, width = self.info.height, self.info.width
+        rows = min(ROWS, max(1, CHUNK // (width * (8 if self.wide else 1))))
+        for top in range(0, height, rows):
+            pixels = raster.read(Window(top, 0, min(top + rows, height), width))
+            labels_HW = pixels.raw_CHW[0].astype(np.int64 if self.wide else np.uint8)
+            labels_HW[~pixels.valid_HW] = self.nodata
+            yield labels_HW
+
+    def meaning(self, band: int, value: int) -> ClassSpec:
+        """The class of a value; one that the file does not name is called by its number."""
+        index = band - 1 if self.multilabel else value
+        if 0 <= index < len(self.classes):
+            return self.classes[index]
+        return replace(default_classes(("background", "other"))[1], name=str(index))
+
+
+def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels:
+    """Open a label raster: one of ours, or any of one band of integers.
+
+    Parameters
+    ----------
+    names
+        Of the classes, by number, over what the file says.
+
+    Raises
+    ------
+    InputError
+        if it is none.
+    """
+    info = GdalRaster(Source(path, dtypes=LABEL_DTYPES)).info
+    with rasterio.open(path) as dataset:
+        if dataset.scales[0] != 1:
+            raise InputError(f"polygons are made of labels, {path} holds probabilities; take the label file")
+        classes = _classes(dataset)
+        info = _on_slide(info, dataset)
+    multilabel = info.bands > 1 and info.bands == len(classes)
+    if info.bands != 1 and not multilabel:
+        raise InputError(f"labels have one band, or one per class, got {info.bands} in {path}")
+    if names is not None:
+        if multilabel and len(names) != info.bands:
+            raise InputError(f"{path} has {info.bands} classes, got {len(names)} names")
+        known = {i: c.color for i, c in enumerate(classes)}
+        default = default_classes(names)
+        classes = tuple(replace(c, color=known.get(i, c.color)) for i, c in enumerate(default))
+    return Labels(path, info, classes, multilabel)
+
+
+def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
+    """Where the labels lie on their slide, if they are ours of one."""
+    try:
+        told = json.loads(dataset.tags().get(PREFIX + "OPTIONS", "{}"))
+        if told.get("to_level0") is None or told.get("metres") is None:
+            return info
+        (height, width), metres = told["size"], told["metres"]
+        fed = replace(info, height=height, width=width, transform=None)
+        fed = replace(fed, to_level0=Affine(*told["to_level0"]), ground=(metres[0], metres[1]))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"the tag {PREFIX}OPTIONS of {dataset.name} is not ours: {error}") from None
+    return resampled_info(fed, info.height, info.width, "")
+
+
+def _classes(dataset: DatasetReader) -> tuple[ClassSpec, ...]:
+    """From our tag; else the colours of the file's table, by number."""
+    text = dataset.tags().get(PREFIX + "CLASSES")
+    if text is not None:
+        try:
+            return tuple(ClassSpec(c["name"], tuple(c["color"])) for c in json.loads(text))
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"the tag {PREFIX}CLASSES of {dataset.name} is not ours: {error}") from None
+    try:
+        table = dataset.colormap(1)
+    except ValueError:
+        return ()
+    return tuple(ClassSpec(str(i), table[i][:3]) for i in range(NODATA) if i in table)
