@@ -8,6 +8,7 @@ alone, never from free memory.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from itertools import product
@@ -237,11 +238,18 @@ def _cost_of_time(grid: TileGrid) -> tuple[float, float, float]:
     Larger arrays fall out of the caches and are given back to the system after every tile.
     """
     height, width = grid.tile
+    waste = _covered(grid.rows) * _covered(grid.columns) / (grid.rows.extent * grid.columns.extent)
     return (
-        round(grid.waste, 2),
+        round(waste, 2),
         abs(math.log(height * width / PIXELS_PER_BATCH)),
         abs(math.log(height / width)),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _covered(axis: Axis) -> int:
+    """Pixels of all tiles of an axis. Few axes make many grids, so it is worked out once."""
+    return axis.count * axis.tile
 
 
 def reader_threads(tile: tuple[int, int]) -> int:
