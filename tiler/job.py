@@ -152,20 +152,20 @@ class Job:
         """The files that pixels are written to; the one at the output's own name comes last."""
         finisher, classes = self.finisher, self.model.spec.classes
         names = tuple(c.name for c in classes) if finisher.multilabel else ("class",)
-        cut, info = finisher.label_planes, self.output_info
+        cut, info, tags = finisher.label_planes, self.output_info, self.tags
         density = (
             None
             if info.to_level0 is None or info.ground is None
             else (CENTIMETRE / info.ground[0], CENTIMETRE / info.ground[1])
         )
-        labels = Product(outputs.main, "labels", slice(0, cut), names, classes, self.tags, density)
+        labels = Product(outputs.main, "labels", slice(0, cut), names, classes, tags, density)
         shares = Product(
             outputs.probabilities,
             "probabilities",
             slice(cut, finisher.planes),
             finisher.probability_names,
             classes,
-            self.tags,
+            tags,
             density,
         )
         return [product for product in (shares, labels) if product.planes.start < product.planes.stop]
