@@ -20,12 +20,6 @@ from tiler.planning import BLOCK, LARGEST_TILE, make_plan, within
 from tiler.ports import RasterInfo
 
 
-@pytest.fixture(autouse=True)
-def small_process(monkeypatch):
-    """As in a process of its own: the one that runs all tests has grown."""
-    monkeypatch.setattr("tiler.planning.memory.resident", lambda: 120_000_000)
-
-
 def planned(height, width, options=None, channels=2, shape=(None, None, None), **spec):
     """A plan for a raster that does not exist and a network that never runs."""
     model = networks.function_model(None, networks.spec(3, **{"stride": 16, "halo": 96, **spec}), channels)

@@ -434,15 +434,14 @@ def test_sidecars_of_a_replaced_output_go(place):
     assert not [p for p in place.glob("out*") if p.suffix in {".xml", ".ovr", ".msk"}]
 
 
-def test_a_resume_may_be_given_less_memory(place, monkeypatch):
+def test_a_resume_may_be_given_less_memory(place):
     """Then its batches, and in exact mode its tiles, are smaller than the first run's; no byte changes."""
-    # What this process happens to hold is not to decide, and an eighth of the budget is for decoded blocks.
-    monkeypatch.setattr("tiler.memory.resident", lambda: 400_000_000)
     run(place, "whole.tif", tile=256, batch=4)
     with pytest.raises(Stop):
         run(place, observer=StopAt(BlockStored, 3), tile=256, batch=4)
     job = prepare(place / "scene.tif", place / "net.onnx", RunOptions(tile=256, batch=4))
     full = job.plan()
+    # An eighth of the budget is for decoded blocks.
     budget = (full.peak - full.cache - full.terms["network"] // 2) * 8 // 7
     report = run(place, memory=budget)
     assert report.plan["peak"] <= budget
