@@ -342,6 +342,25 @@ class TestCarryingOn:
         assert "another model" in entry.reason
         assert entry.status == "done"
 
+    def test_other_polygons_are_made_anew_of_the_same_labels(self, tmp_path):
+        small(tmp_path, "in/a.tif")
+
+        def polygons(area: float, **how):
+            options = RunOptions(vector="geojson", min_area=area)
+            (entry,) = run_batch(
+                batch(tmp_path, "in", options=options, **how), Here(), Silent()
+            ).entries.values()
+            return entry.status, entry.reason, (tmp_path / "out" / "a.geojson").read_bytes()
+
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        assert polygons(0, skip_existing=True)[0] == "already"
+        before, labels = polygons(0), rasters(tmp_path / "out")
+        status, reason, found = polygons(1000)
+        assert (status, rasters(tmp_path / "out")) == ("already", labels)
+        assert "polygons made anew" in reason
+        assert "min_area" in reason
+        assert len(found) < len(before[2])
+
     def test_a_run_begun_with_other_options_is_begun_anew(self, tmp_path):
         small(tmp_path, "in/a.tif")
 
@@ -421,6 +440,18 @@ class TestCarryingOn:
         found = run_batch(again, Here(), Watch())
         assert tried == ["b.tif"]
         assert [entry.status for entry in found.entries.values()] == ["done", "done"]
+
+    def test_retry_failed_knows_a_raster_by_any_name(self, tmp_path, monkeypatch):
+        small(tmp_path, "in/a.tif")
+        (tmp_path / "in" / "b.tif").write_text("not yet")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        monkeypatch.chdir(tmp_path)
+        items = find_items(["in"], tmp_path / "out", RunOptions())
+        again = Batch("net.onnx", tmp_path / "out", items, RunOptions(), retry_failed=True)
+        assert run_batch(again, Here(), Silent()).totals[FAILED] == 1
+        small(tmp_path, "other/b.tif")
+        with pytest.raises(UsageError, match="knows of no attempt at these rasters"):
+            run_batch(batch(tmp_path, "other", retry_failed=True), Here(), Silent())
 
     def test_limit_goes_on_from_what_is_left(self, tmp_path):
         small(tmp_path, "in/a.tif", "in/b.tif", "in/c.tif")

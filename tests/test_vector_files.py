@@ -29,7 +29,7 @@ from refusals import refused
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
 from tiler.errors import UsageError
-from tiler.events import Polygonising
+from tiler.events import Noted, Polygonising
 from tiler.options import RunOptions
 from tiler.run import segment
 from tiler.vector.options import FORMATS, SUFFIXES
@@ -293,6 +293,23 @@ def test_polygons_of_other_options_are_not_replaced(scene, net, tmp_path):
     with pytest.raises(UsageError, match=r"out\.fgb exists; remove it"):
         segment(scene, net, tmp_path / "out.tif", RunOptions(vector="fgb"))
     assert (tmp_path / "out.fgb").read_text() == "precious"
+
+
+def test_polygons_of_an_output_that_is_replaced_go_with_it(scene, net, tmp_path):
+    """Else those of one network would lie beside the map of another."""
+    output, kept = tmp_path / "out.tif", RunOptions(vector="gpkg", output="both", overwrite=True)
+    segment(scene, net, output, kept)
+    (tmp_path / "mine.fgb").write_text("precious")
+    same = segment(scene, net, output, RunOptions(vector="fgb", output="both", overwrite=True))
+    assert set(same.polygons) == {"gpkg", "fgb"}
+    notes = []
+    segment(scene, net, output, RunOptions(vector="fgb", blend="hann", overwrite=True), notes.append)
+    (said,) = [n.message for n in notes if type(n) is Noted and n.message.startswith("removed")]
+    assert "out.gpkg" in said
+    assert "out.probabilities.tif" in said
+    left = {path.name for path in tmp_path.iterdir() if path.suffix in {".gpkg", ".fgb", ".tif"}}
+    assert not {"out.gpkg", "out.probabilities.tif"} & left
+    assert {"out.fgb", "mine.fgb", "out.tif"} <= left
 
 
 def test_the_qgis_style_names_and_colours_the_classes(scene, net, tmp_path):

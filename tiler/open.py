@@ -5,6 +5,7 @@ Everything about resolution, bands and formats is settled here; the engine only 
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -229,7 +230,7 @@ def open_mask(path: Path, like: RasterInfo) -> Mask:
     InputError
         if it cannot be used.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - also where the name is too long
         raise InputError(f"no such mask: {path}")
     if path.suffix.lower() not in VECTOR:
         return RasterMask(open_labels(path, like))
@@ -360,7 +361,7 @@ def _overview(native: GdalRaster | SlideRaster, index: int) -> GdalRaster | Slid
 
 def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:
     """Formats that are tried; VRT only when allowed, and only under its own name, after a look inside."""
-    if not allow_vrt or path.suffix.lower() != ".vrt" or not path.is_file():
+    if not allow_vrt or path.suffix.lower() != ".vrt" or not os.path.isfile(path):  # noqa: PTH113
         return DRIVERS
     _check_vrt(path)
     return (*DRIVERS, "VRT")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from tiler.errors import OtherRunError, UsageError
+from tiler.errors import OtherPolygonsError, OtherRunError, UsageError
 from tiler.fingerprint import differences
 from tiler.report import Report
+from tiler.vector.options import SUFFIXES as SUFFIXES_OF_POLYGONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,7 +142,7 @@ class Outputs:
         Raises
         ------
         UsageError
-            if there are others in their place.
+            if there are others in their place; an `OtherPolygonsError` if they are ours.
         """
         if self.polygons is None or self.vector is None:
             return False
@@ -152,10 +153,22 @@ class Outputs:
             raise UsageError(f"{self.polygons} exists; remove it to have it made anew")
         other = differences({"polygons": made["options"]}, {"polygons": asdict(self.vector)})
         if other:
-            raise UsageError(
-                f"{self.polygons} exists, made with another {other}; remove it to have it made anew"
+            raise OtherPolygonsError(
+                f"{self.polygons} exists, made with another {other}; remove it to have it made anew", other
             )
         return False
+
+    def outdated(self, made: Report, names: Iterable[str]) -> tuple[Path, ...]:
+        """What was made with the output that is replaced, and is not made anew; none of ``names`` is it."""
+        known = [SUFFIXES_OF_POLYGONS[kind] for kind in made.polygons if kind in SUFFIXES_OF_POLYGONS]
+        paths = [self.main.with_suffix(suffix) for suffix in known]
+        if made.fingerprint.get("options", {}).get("output") == "both":
+            paths.append(replace(self, kind="both").probabilities)
+        if made.tissue is not None:
+            paths.append(self.preview)
+        read = {os.path.realpath(name) for name in names}
+        gone = (path for path in paths if path not in self.all and path.is_file())
+        return tuple(path for path in gone if os.path.realpath(path) not in read)
 
     def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""

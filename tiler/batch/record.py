@@ -7,6 +7,7 @@ for people and for ``--retry-failed``; what is done is told by the outputs thems
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -118,8 +119,8 @@ class Record:
         """Take over what an earlier batch found out about the same rasters."""
         for output, entry in self.entries.items():
             known = earlier.entries.get(output)
-            if known is not None and known.source == entry.source:
-                self.entries[output] = known
+            if known is not None and _is_same(known.source, entry.source):
+                self.entries[output] = replace(known, source=entry.source)
 
     def to_json(self) -> str:
         """Indented JSON."""
@@ -157,6 +158,11 @@ class Record:
         """
         self.updated = now()
         write_text(path, self.to_json() + "\n")
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are of one source; the same file may be named from here or from the root."""
+    return one == other or os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100 - takes .. away too
 
 
 def read_record(path: Path) -> Record | None:

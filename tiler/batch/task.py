@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tiler.batch.thumbnail import draw_thumbnail, is_current
-from tiler.errors import MissingError, OtherRunError, OutputError, TilerError, UsageError, one_line
+from tiler.errors import (
+    MissingError,
+    OtherPolygonsError,
+    OtherRunError,
+    OutputError,
+    TilerError,
+    UsageError,
+    one_line,
+)
 from tiler.events import Event, Noted, Planned, ignore
 from tiler.outputs import Outputs
 from tiler.readers.address import name_of
@@ -141,6 +149,10 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
         note = f"computed anew: it was {error.difference}"
         observer(Noted(f"{task.output} is {note}"))
         report = segment(task.source, model, task.output, replace(task.options, overwrite=True), watched)
+    except OtherPolygonsError as error:
+        note = f"polygons made anew: they were made with another {error.difference}"
+        _remove_polygons(task)
+        report = segment(task.source, model, task.output, task.options, watched)
     assert report is not None  # noqa: S101 - only shards of one raster leave work to others
     outcome = Outcome(DONE if Planned in seen else ALREADY, note, report=report)
     if report.damaged:
@@ -162,6 +174,16 @@ def _check_owner(task: Task, error: OtherRunError) -> None:
             f"{task.output} is of another raster, {stored.source['path']}; name this one's output in a CSV "
             "list, or pass --overwrite to replace it"
         )
+
+
+def _remove_polygons(task: Task) -> None:
+    """Those of a finished output, which are ours; the labels stay."""
+    polygons = Outputs(Path(task.output), task.options.output, task.options.polygons).polygons
+    assert polygons is not None  # noqa: S101 - they were found to be other ones
+    try:
+        polygons.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot replace {polygons}: {error.strerror}") from None
 
 
 def _make_folder(folder: Path) -> None:
