@@ -227,6 +227,22 @@ def test_a_slide_in_level_0_pixels_and_square_micrometres(tmp_path):
     assert made.read_bytes() == again.read_bytes()
 
 
+def test_polygons_of_a_map_on_the_grid_of_a_slide(tmp_path):
+    """A level of 600 x 450 px whose slide has a pixel more, which does not stretch the others."""
+    levels = slides.pyramid(slides.patterned(901, 1201, [(320, 480, 160)]), (1, 2))
+    slide = slides.aperio(tmp_path / "s.svs", levels)
+    weights = {"w": -np.ones((2, 3, 1, 1), np.float32) * [[[[0]]], [[[1]]]], "b": np.array([0, 1.5])}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"])]
+    net = networks.save(tmp_path / "n.onnx", nodes, weights, 3, model_spec=networks.spec(3, ("glass", "ink")))
+    segment(slide, net, tmp_path / "o.tif", RunOptions(vector="qupath", level=1, grid="source"))
+    again = tmp_path / "again.qupath.geojson"
+    assert run_command(command, ["polygons", str(tmp_path / "o.tif"), str(again)]) == 0
+    (found,) = json.loads(again.read_text())["features"]
+    assert shapely.from_geojson(json.dumps(found["geometry"])).bounds == (480, 320, 640, 480)
+    assert again.read_bytes() == (tmp_path / "o.qupath.geojson").read_bytes()
+
+
 def test_classes_that_do_not_exclude_each_other(tmp_path):
     """A plane of each; its zeros are nothing, also with --background."""
     scene = write_raster(tmp_path / "scene.tif", np.full((1, 90, 90), 200, np.uint8), **UTM)

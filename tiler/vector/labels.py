@@ -14,7 +14,6 @@ from tiler.errors import InputError
 from tiler.geometry import Window
 from tiler.kernels import NODATA
 from tiler.readers.gdal import GdalRaster
-from tiler.readers.resampled import resampled_info
 from tiler.readers.source import LABEL_DTYPES, Source
 from tiler.sinks.cog import PREFIX
 from tiler.spec import ClassSpec, default_classes
@@ -131,12 +130,13 @@ def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
         told = json.loads(dataset.tags().get(PREFIX + "OPTIONS", "{}"))
         if told.get("to_level0") is None or told.get("metres") is None:
             return info
-        (height, width), metres = told["size"], told["metres"]
-        fed = replace(info, height=height, width=width, transform=None)
-        fed = replace(fed, to_level0=Affine(*told["to_level0"]), ground=(metres[0], metres[1]))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        step, (across, down) = Affine(*told["to_level0"]), map(float, told["metres"])
+        if told["grid"] == "source":
+            # A level need not have exactly the slide's extent, so this does not follow from the sizes.
+            step, across, down = Affine.identity(), across / step.a, down / step.e
+        return replace(info, transform=None, to_level0=step, ground=(across, down))
+    except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise InputError(f"the tag {PREFIX}OPTIONS of {dataset.name} is not ours: {error}") from None
-    return resampled_info(fed, info.height, info.width, "")
 
 
 def _classes(dataset: DatasetReader) -> tuple[ClassSpec, ...]:
