@@ -563,3 +563,12 @@ def test_a_full_disk(noisy, place, kind):
     assert not list(place.glob("out.*[!n]"))
     assert here(place, kind) == 0
     assert (place / name).read_bytes() == (noisy / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["[x] 1.tif", "(copy).tif", "-5.tif", "gpkg.tif", "sqlite_a.tif", "é.tif", "7.tif"]
+)
+def test_a_geopackage_of_any_name(scene, net, tmp_path, name):
+    """GDAL refuses some names of layers, when everything has been computed."""
+    segment(scene, net, tmp_path / name, RunOptions(vector="gpkg"))
+    assert len(read((tmp_path / name).with_suffix(".gpkg"), "gpkg")) == 4
