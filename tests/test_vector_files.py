@@ -572,3 +572,18 @@ def test_a_geopackage_of_any_name(scene, net, tmp_path, name):
     """GDAL refuses some names of layers, when everything has been computed."""
     segment(scene, net, tmp_path / name, RunOptions(vector="gpkg"))
     assert len(read((tmp_path / name).with_suffix(".gpkg"), "gpkg")) == 4
+
+
+@pytest.mark.parametrize("name", ["a!b", "a;b"])
+def test_a_path_that_would_lead_to_another_file(scene, net, tmp_path, monkeypatch, capsys, name):
+    """Pyogrio takes ! for a place in an archive, and cuts ; off."""
+    monkeypatch.chdir(tmp_path)
+    Path("b.gpkg").write_text("precious")
+    with pytest.raises(UsageError, match=r"has no ! or ; in its path, got"):
+        segment(scene, net, f"{name}.tif", RunOptions(vector="gpkg"))
+    segment(scene, net, f"{name}.tif", RunOptions(vector="parquet"))
+    refused(capsys, command, ["polygons", f"{name}.tif", f"{name}.fgb"], "has no !")
+    Path(f"{name}.gpkg").write_text("")
+    refused(capsys, command, ["segment", str(scene), str(net), "o.tif", "--mask", f"{name}.gpkg"], "has no !")
+    assert Path("b.gpkg").read_text() == "precious"
+    assert {p.name for p in tmp_path.glob("a*")} >= {f"{name}.tif", f"{name}.parquet"}

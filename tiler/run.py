@@ -34,7 +34,7 @@ from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
 from tiler.style import to_qml
 from tiler.toml import to_toml
-from tiler.vector.options import check_installed
+from tiler.vector.options import check_installed, check_path
 
 if TYPE_CHECKING:
     from tiler.cluster.client import Cluster
@@ -91,8 +91,9 @@ def segment(
     options = options or RunOptions()
     outputs = Outputs(Path(output), options.output, options.polygons)
     outputs.check(source)
-    if options.polygons is not None:
+    if outputs.polygons is not None:
         check_installed()
+        check_path(outputs.polygons)
     folder = RunFolder(outputs.main, options.shard, cluster=options.scheduler is not None)
     if not options.overwrite:
         # Without a report beside it, it is none of ours: no need to open anything.
