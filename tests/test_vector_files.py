@@ -579,7 +579,7 @@ def test_a_path_that_would_lead_to_another_file(scene, net, tmp_path, monkeypatc
     """Pyogrio takes ! for a place in an archive, and cuts ; off."""
     monkeypatch.chdir(tmp_path)
     Path("b.gpkg").write_text("precious")
-    with pytest.raises(UsageError, match=r"has no ! or ; in its path, got"):
+    with pytest.raises(UsageError, match=r"has no ! or ; in it, got"):
         segment(scene, net, f"{name}.tif", RunOptions(vector="gpkg"))
     segment(scene, net, f"{name}.tif", RunOptions(vector="parquet"))
     refused(capsys, command, ["polygons", f"{name}.tif", f"{name}.fgb"], "has no !")

@@ -97,6 +97,4 @@ def check_path(path: Path) -> None:
     from pyogrio.util import vsi_path
 
     if path.suffix not in {SUFFIXES["parquet"], SUFFIXES["geojson"]} and vsi_path(path) != str(path):
-        raise UsageError(
-            f"a {path.suffix} has no ! or ; in its path, got {path}; rename it, or what it lies in"
-        )
+        raise UsageError(f"the path of a {path.suffix} has no ! or ; in it, got {path}; choose another name")
