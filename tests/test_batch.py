@@ -271,6 +271,15 @@ class TestItems:
         items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
         assert [i.source for i in items] == [str(tmp_path / "a.tif"), str(tmp_path / "sub/b.tif")]
 
+    def test_lists_end_lines_at_ends_of_lines_alone(self, tmp_path):
+        """Not at what else Unicode calls one; and a quoted name may hold one."""
+        (tmp_path / "list.txt").write_text("a\x85\u2028b.tif\r\nc.tif", encoding="utf-8-sig", newline="")
+        items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
+        assert [Path(i.source).name for i in items] == ["a\x85\u2028b.tif", "c.tif"]
+        (tmp_path / "list.csv").write_text('path,mpp\r\n"a\nb.tif",1\r\n', newline="")
+        (item,) = find_items([str(tmp_path / "list.csv")], tmp_path / "out", RunOptions())
+        assert (Path(item.source).name, item.mpp) == ("a\nb.tif", 1)
+
     @pytest.mark.parametrize(
         ("text", "words"),
         [
