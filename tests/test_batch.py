@@ -25,7 +25,7 @@ from tiler.batch import task as task_module
 from tiler.batch.here import Here
 from tiler.batch.items import find_items
 from tiler.batch.processes import Processes, Worker, devices, shared_out
-from tiler.batch.record import ENDED, STOPPED, Record
+from tiler.batch.record import ENDED, PENDING, STOPPED, Record
 from tiler.batch.run import Batch, run_batch
 from tiler.batch.task import FAILED, Outcome, Task, failure
 from tiler.cli.board import Silent
@@ -468,6 +468,22 @@ class TestCarryingOn:
         assert run_batch(some, Here(), Silent()).totals["pending"] == 1
         assert run_batch(some, Here(), Silent()).totals["pending"] == 0
         assert len(rasters(tmp_path / "out")) == 3
+
+    def test_what_another_network_made_is_not_done(self, tmp_path):
+        """Of three, one is made anew; the others are known to be left."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        (tmp_path / "in" / "c.tif").write_text("no raster")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        same = batch(tmp_path, "in", options=RunOptions(threads=1, memory=10**9), limit=1)
+        assert [e.status for e in run_batch(same, Here(), Silent()).entries.values()] == [
+            "already",
+            "done",
+            FAILED,
+        ]
+        networks.pixelwise(tmp_path / "net.onnx", seed=1)
+        first, second, third = run_batch(batch(tmp_path, "in", limit=1), Here(), Silent()).entries.values()
+        assert (first.status, second.status, third.status) == ("done", PENDING, FAILED)
+        assert "made with another network" in second.reason
 
     def test_what_a_list_says_goes_before_the_options(self, tmp_path):
         small(tmp_path, "a.tif", "b.tif")
