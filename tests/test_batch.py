@@ -395,6 +395,18 @@ class TestCarryingOn:
         assert [entry.status for entry in found.entries.values()] == [FAILED, "done"]
         assert (tmp_path / "out" / "a.tif").read_text() == "mine"
 
+    def test_so_are_polygons_that_are_not_told_of(self, tmp_path):
+        """Also where the map itself is ours, and made anew."""
+        small(tmp_path, "in/a.tif")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        before = rasters(tmp_path / "out")
+        (tmp_path / "out" / "a.geojson").write_text("mine")
+        other = batch(tmp_path, "in", options=RunOptions(blend="hann", vector="geojson"))
+        (entry,) = run_batch(other, Here(), Silent()).entries.values()
+        assert (entry.status, rasters(tmp_path / "out")) == (FAILED, before)
+        assert "a.geojson exists and was not made with" in entry.reason
+        assert (tmp_path / "out" / "a.geojson").read_text() == "mine"
+
     def test_so_are_maps_of_other_rasters_of_that_name(self, tmp_path):
         """A raster that has changed is mapped anew; one from elsewhere does not replace its map."""
         small(tmp_path, "in/a.tif", "other/a.tif")

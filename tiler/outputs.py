@@ -160,15 +160,25 @@ class Outputs:
 
     def outdated(self, made: Report, names: Iterable[str]) -> tuple[Path, ...]:
         """What was made with the output that is replaced, and is not made anew; none of ``names`` is it."""
-        known = [SUFFIXES_OF_POLYGONS[kind] for kind in made.polygons if kind in SUFFIXES_OF_POLYGONS]
-        paths = [self.main.with_suffix(suffix) for suffix in known]
-        if made.fingerprint.get("options", {}).get("output") == "both":
-            paths.append(replace(self, kind="both").probabilities)
-        if made.tissue is not None:
-            paths.append(self.preview)
         read = {os.path.realpath(name) for name in names}
-        gone = (path for path in paths if path not in self.all and path.is_file())
+        gone = (path for path in self._made_with(made) if path not in self.all and path.is_file())
         return tuple(path for path in gone if os.path.realpath(path) not in read)
+
+    def strange(self, made: Report) -> tuple[Path, ...]:
+        """What is in our way and was not made with the output that is there."""
+        ours = (self.main, *self._made_with(made))
+        wanted = (path for path in (self.probabilities, self.polygons) if path is not None)
+        return tuple(path for path in wanted if path not in ours and path.exists())
+
+    def _made_with(self, made: Report) -> tuple[Path, ...]:
+        """The files beside an output that its report tells of."""
+        kinds = [kind for kind in made.polygons if kind in SUFFIXES_OF_POLYGONS]
+        both = made.fingerprint.get("options", {}).get("output") == "both"
+        return (
+            *(self.main.with_suffix(SUFFIXES_OF_POLYGONS[kind]) for kind in kinds),
+            *([replace(self, kind="both").probabilities] if both else []),
+            *([self.preview] if made.tissue is not None else []),
+        )
 
     def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""

@@ -165,9 +165,14 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
 
 
 def _check_owner(task: Task, error: OtherRunError) -> None:
-    """Refuse to replace the map of another raster, which an earlier batch gave the same name."""
-    stored = Outputs(Path(task.output), task.options.output).stored()
-    if stored is None or not error.other_input:
+    """Refuse to replace what is not ours, or the map of another raster that has the same name."""
+    outputs = Outputs(Path(task.output), task.options.output, task.options.polygons)
+    stored = outputs.stored()
+    if stored is None:
+        return
+    for path in outputs.strange(stored):
+        raise UsageError(f"{path} exists and was not made with {task.output}; move it away")
+    if not error.other_input:
         return
     if Path(stored.source["path"]).absolute() != Path(task.name).absolute():
         raise UsageError(
