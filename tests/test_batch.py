@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 import archives
 import networks
+import slides
 from refusals import refused
 from tiler.batch import task as task_module
 from tiler.batch.here import Here
@@ -505,6 +506,14 @@ class TestCarryingOn:
         config = (tmp_path / "out" / "one" / "masked.config.toml").read_text()
         assert "wanted.tif" in config
         assert "mask" not in (tmp_path / "out" / "b.config.toml").read_text()
+
+
+def test_a_map_of_nothing_is_worth_a_word(tmp_path):
+    """Also where the run itself went well."""
+    slides.aperio(tmp_path / "s.svs", slides.pyramid(slides.patterned(480, 480, [])))
+    networks.pixelwise(tmp_path / "net.onnx", seed=3)
+    (entry,) = run_batch(batch(tmp_path, "s.svs"), Here(), Silent()).entries.values()
+    assert (entry.status, entry.reason) == ("done", "all of it is nodata: no tissue was found")
 
 
 class TestFailures:

@@ -154,7 +154,8 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
         _remove_polygons(task)
         report = segment(task.source, model, task.output, task.options, watched)
     assert report is not None  # noqa: S101 - only shards of one raster leave work to others
-    outcome = Outcome(DONE if Planned in seen else ALREADY, note, report=report)
+    reason = "; ".join(filter(None, (note, _emptiness(report))))
+    outcome = Outcome(DONE if Planned in seen else ALREADY, reason, report=report)
     if report.damaged:
         reason = f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
         outcome = replace(outcome, status=DAMAGED, reason=reason)
@@ -162,6 +163,14 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
     if task.thumbnail and not is_current(thumbnail, outputs.main):
         draw_thumbnail(task.source, outputs, thumbnail)
     return outcome
+
+
+def _emptiness(report: Report) -> str:
+    """That nothing came of it, if so: in a table of a thousand nobody would find it."""
+    if report.valid_pixels:
+        return ""
+    glass = report.tissue is not None and not report.tissue["share"]
+    return "all of it is nodata" + (": no tissue was found" if glass else "")
 
 
 def _check_owner(task: Task, error: OtherRunError) -> None:
