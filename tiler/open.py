@@ -293,7 +293,9 @@ def _at_resolution(
         )
     across, down = info.width * info.ground[0] / resolution, info.height * info.ground[1] / resolution
     if not across * down <= MAX_PIXELS:
-        raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got --resolution {resolution:g}")
+        slide = info.to_level0 is not None
+        got = f"--mpp {resolution / METRES:g}" if slide else f"--resolution {resolution:g}"
+        raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got {got}")
     width, height = max(1, round(across)), max(1, round(down))
     if info.to_level0 is not None:
         return _slide_at_resolution(native, resolution, (height, width), near)

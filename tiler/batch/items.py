@@ -38,7 +38,9 @@ class Search:
     """The output folder."""
 
     def __str__(self) -> str:
-        return f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}"
+        return (
+            f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}; a .dcm is named itself"
+        )
 
     def below(self, top: Path, pattern: str) -> Iterator[Item]:
         """Rasters below a folder that match, in order, named by where they lie; nothing hidden."""
