@@ -572,6 +572,15 @@ class TestFailures:
             run_batch(batch(tmp_path, "in"), Processes(["cpu"]), Silent())
         assert not (tmp_path / "out").exists()
 
+    def test_a_folder_that_was_there_stays(self, tmp_path):
+        """Somebody may have made it for others to write to."""
+        small(tmp_path, "in/a.tif")
+        (tmp_path / "net.onnx").write_text("no network")
+        (tmp_path / "out").mkdir()
+        with pytest.raises(InputError, match="a model is an ONNX file"):
+            run_batch(batch(tmp_path, "in"), Here(), Silent())
+        assert not list((tmp_path / "out").iterdir())
+
     def test_a_network_that_cannot_be_loaded_leaves_nothing(self, tmp_path, capsys):
         small(tmp_path, "in/a.tif")
         out = tmp_path / "out"
