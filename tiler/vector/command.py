@@ -39,8 +39,8 @@ def polygons_of_file(
         if the file cannot be written.
     """
     check_installed()
-    check_path(target)
     _check_target(path, target, overwrite)
+    check_path(target)
     labels = open_labels_file(path, names)
     place = place_of(labels.info)
     # The suffix stays: GDAL goes by it.
