@@ -402,6 +402,18 @@ def test_a_raster_without_polygons_makes_a_file_without_any(tmp_path, kind):
         assert pyogrio.read_info(target, force_feature_count=True)["features"] == 0
 
 
+@pytest.mark.parametrize("nodata", [None, 0, 7, 255])
+def test_a_mask_of_zeros_and_255(tmp_path, nodata):
+    """As other programs write them: 255 is a class unless the file says otherwise."""
+    labels_HW = np.zeros((1, 60, 50), np.uint8)
+    labels_HW[:, 10:20, 10:30], labels_HW[:, 40:50, :9] = 255, 254
+    path = write_raster(tmp_path / "mask.tif", labels_HW, nodata=nodata, **UTM)
+    target = tmp_path / "mask.geojson"
+    assert run_command(command, ["polygons", str(path), str(target)]) == 0
+    found = sorted(value for _, value, *_ in read(target, "geojson"))
+    assert found == ([254] if nodata == 255 else [254, 255])
+
+
 def test_what_the_command_refuses(scene, net, tmp_path, capsys):
     segment(scene, net, tmp_path / "out.tif", RunOptions(output="both"))
     labels, shares = tmp_path / "out.tif", tmp_path / "out.probabilities.tif"

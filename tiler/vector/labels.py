@@ -47,16 +47,13 @@ class Labels:
     classes: tuple[ClassSpec, ...]
     """By number; empty where the file does not say."""
     multilabel: bool
+    wide: bool
+    """Whether a label has more than a byte, or a byte has no value to spare for nodata."""
 
     @property
     def bands(self) -> range:
         """The bands that hold labels."""
         return range(1, self.info.bands + 1)
-
-    @property
-    def wide(self) -> bool:
-        """Whether a label has more than a byte."""
-        return self.info.dtype != np.uint8
 
     @property
     def nodata(self) -> int:
@@ -111,6 +108,8 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         if dataset.scales[0] != 1:
             raise InputError(f"polygons are made of labels, {path} holds probabilities; take the label file")
         classes = _classes(dataset)
+        # In masks of other programs 255 is yes.
+        wide = info.dtype != np.uint8 or set(dataset.nodatavals) != {NODATA}
         info = _on_slide(info, dataset)
     multilabel = info.bands > 1 and info.bands == len(classes)
     if info.bands != 1 and not multilabel:
@@ -121,7 +120,7 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         known = {i: c.color for i, c in enumerate(classes)}
         default = default_classes(names)
         classes = tuple(replace(c, color=known.get(i, c.color)) for i, c in enumerate(default))
-    return Labels(path, info, classes, multilabel)
+    return Labels(path, info, classes, multilabel, wide)
 
 
 def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
