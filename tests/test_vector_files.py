@@ -414,6 +414,14 @@ def test_a_mask_of_zeros_and_255(tmp_path, nodata):
     assert found == ([254] if nodata == 255 else [254, 255])
 
 
+@pytest.mark.parametrize("name", ["b\udcff", "b\n", "\0"])
+def test_a_name_that_is_no_text(scene, net, tmp_path, capsys, name):
+    """Neither XML nor UTF-8 can hold it."""
+    segment(scene, net, tmp_path / "out.tif")
+    arguments = [tmp_path / "out.tif", tmp_path / "a.geojson", "--classes", f"a,c{name}c"]
+    refused(capsys, command, ["polygons", *arguments], "a class's name is printable text")
+
+
 def test_what_the_command_refuses(scene, net, tmp_path, capsys):
     segment(scene, net, tmp_path / "out.tif", RunOptions(output="both"))
     labels, shares = tmp_path / "out.tif", tmp_path / "out.probabilities.tif"
