@@ -143,7 +143,7 @@ def choose(batch: Batch, record: Record) -> dict[Task, str]:
     if batch.retry_failed and {entry.status for entry in record.entries.values()} == {PENDING}:
         raise UsageError(
             f"--retry-failed goes by the last run.json, and that in {batch.folder} knows of no attempt at "
-            "these rasters; name the sources as then, or leave it out"
+            "these rasters with this network and these options; leave it out"
         )
     items = [item for item in batch.part if _wanted(batch, record, item)][: batch.limit]
     return {batch.task(item): item.output for item in items}
