@@ -516,6 +516,17 @@ def test_a_map_of_nothing_is_worth_a_word(tmp_path):
     assert (entry.status, entry.reason) == ("done", "all of it is nodata: no tissue was found")
 
 
+def test_a_damaged_map_that_is_made_anew_says_both(tmp_path):
+    slides.damage_tile(slides.aperio(tmp_path / "s.svs", slides.pyramid(slides.textured(480, 480))), 0)
+    networks.pixelwise(tmp_path / "net.onnx", seed=3)
+    for grid in ("model", "source"):
+        options = RunOptions(on_error="nodata", tissue="off", grid=grid)
+        (entry,) = run_batch(batch(tmp_path, "s.svs", options=options), Here(), Silent()).entries.values()
+        assert entry.status == "damaged"
+        assert entry.reason.startswith("1 damaged blocks are nodata, the first at rows 0:240, columns 0:240")
+    assert "computed anew: it was made with another set of options" in entry.reason
+
+
 class TestFailures:
     """One raster's trouble is its own."""
 

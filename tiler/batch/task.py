@@ -154,15 +154,20 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
         _remove_polygons(task)
         report = segment(task.source, model, task.output, task.options, watched)
     assert report is not None  # noqa: S101 - only shards of one raster leave work to others
-    reason = "; ".join(filter(None, (note, _emptiness(report))))
-    outcome = Outcome(DONE if Planned in seen else ALREADY, reason, report=report)
-    if report.damaged:
-        reason = f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
-        outcome = replace(outcome, status=DAMAGED, reason=reason)
+    reason = "; ".join(filter(None, (_damage(report), note, _emptiness(report))))
+    status = DAMAGED if report.damaged else DONE if Planned in seen else ALREADY
+    outcome = Outcome(status, reason, report=report)
     outputs, thumbnail = Outputs(Path(task.output), task.options.output), Path(task.thumbnail)
     if task.thumbnail and not is_current(thumbnail, outputs.main):
         draw_thumbnail(task.source, outputs, thumbnail)
     return outcome
+
+
+def _damage(report: Report) -> str:
+    """What of the source could not be read, if anything."""
+    if not report.damaged:
+        return ""
+    return f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
 
 
 def _emptiness(report: Report) -> str:
