@@ -389,6 +389,8 @@ def test_an_output_that_is_a_source_of_the_vrt(place, capsys, flag):
 
 
 def test_an_output_folder_whose_name_is_too_long(place, capsys):
+    refused(capsys, place, segment(place, "x" * 300, "good.onnx", "out.tif"), "no such file")
+    refused(capsys, place, segment(place, "good.tif", "x" * 300, "out.tif"), "no such model")
     refused(capsys, place, segment(place, "good.tif", "good.onnx", "x" * 300 + "/out.tif"), "does not exist")
 
 

@@ -20,12 +20,13 @@ from click.testing import CliRunner
 
 import archives
 import networks
+import slides
 from refusals import refused
 from tiler.batch import task as task_module
 from tiler.batch.here import Here
 from tiler.batch.items import find_items
 from tiler.batch.processes import Processes, Worker, devices, shared_out
-from tiler.batch.record import ENDED, STOPPED, Record
+from tiler.batch.record import ENDED, PENDING, STOPPED, Record
 from tiler.batch.run import Batch, run_batch
 from tiler.batch.task import FAILED, Outcome, Task, failure
 from tiler.cli.board import Silent
@@ -271,6 +272,15 @@ class TestItems:
         items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
         assert [i.source for i in items] == [str(tmp_path / "a.tif"), str(tmp_path / "sub/b.tif")]
 
+    def test_lists_end_lines_at_ends_of_lines_alone(self, tmp_path):
+        """Not at what else Unicode calls one; and a quoted name may hold one."""
+        (tmp_path / "list.txt").write_text("a\x85\u2028b.tif\r\nc.tif", encoding="utf-8-sig", newline="")
+        items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
+        assert [Path(i.source).name for i in items] == ["a\x85\u2028b.tif", "c.tif"]
+        (tmp_path / "list.csv").write_text('path,mpp\r\n"a\nb.tif",1\r\n', newline="")
+        (item,) = find_items([str(tmp_path / "list.csv")], tmp_path / "out", RunOptions())
+        assert (Path(item.source).name, item.mpp) == ("a\nb.tif", 1)
+
     @pytest.mark.parametrize(
         ("text", "words"),
         [
@@ -342,6 +352,25 @@ class TestCarryingOn:
         assert "another model" in entry.reason
         assert entry.status == "done"
 
+    def test_other_polygons_are_made_anew_of_the_same_labels(self, tmp_path):
+        small(tmp_path, "in/a.tif")
+
+        def polygons(area: float, **how):
+            options = RunOptions(vector="geojson", min_area=area)
+            (entry,) = run_batch(
+                batch(tmp_path, "in", options=options, **how), Here(), Silent()
+            ).entries.values()
+            return entry.status, entry.reason, (tmp_path / "out" / "a.geojson").read_bytes()
+
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        assert polygons(0, skip_existing=True)[0] == "already"
+        before, labels = polygons(0), rasters(tmp_path / "out")
+        status, reason, found = polygons(1000)
+        assert (status, rasters(tmp_path / "out")) == ("already", labels)
+        assert "polygons made anew" in reason
+        assert "min_area" in reason
+        assert len(found) < len(before[2])
+
     def test_a_run_begun_with_other_options_is_begun_anew(self, tmp_path):
         small(tmp_path, "in/a.tif")
 
@@ -366,6 +395,18 @@ class TestCarryingOn:
         found = run_batch(batch(tmp_path, "in"), Here(), Silent())
         assert [entry.status for entry in found.entries.values()] == [FAILED, "done"]
         assert (tmp_path / "out" / "a.tif").read_text() == "mine"
+
+    def test_so_are_polygons_that_are_not_told_of(self, tmp_path):
+        """Also where the map itself is ours, and made anew."""
+        small(tmp_path, "in/a.tif")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        before = rasters(tmp_path / "out")
+        (tmp_path / "out" / "a.geojson").write_text("mine")
+        other = batch(tmp_path, "in", options=RunOptions(blend="hann", vector="geojson"))
+        (entry,) = run_batch(other, Here(), Silent()).entries.values()
+        assert (entry.status, rasters(tmp_path / "out")) == (FAILED, before)
+        assert "a.geojson exists and was not made with" in entry.reason
+        assert (tmp_path / "out" / "a.geojson").read_text() == "mine"
 
     def test_so_are_maps_of_other_rasters_of_that_name(self, tmp_path):
         """A raster that has changed is mapped anew; one from elsewhere does not replace its map."""
@@ -422,12 +463,40 @@ class TestCarryingOn:
         assert tried == ["b.tif"]
         assert [entry.status for entry in found.entries.values()] == ["done", "done"]
 
+    def test_retry_failed_knows_a_raster_by_any_name(self, tmp_path, monkeypatch):
+        small(tmp_path, "in/a.tif")
+        (tmp_path / "in" / "b.tif").write_text("not yet")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        monkeypatch.chdir(tmp_path)
+        items = find_items(["in"], tmp_path / "out", RunOptions())
+        again = Batch("net.onnx", tmp_path / "out", items, RunOptions(), retry_failed=True)
+        assert run_batch(again, Here(), Silent()).totals[FAILED] == 1
+        small(tmp_path, "other/b.tif")
+        with pytest.raises(UsageError, match="knows of no attempt at these rasters"):
+            run_batch(batch(tmp_path, "other", retry_failed=True), Here(), Silent())
+
     def test_limit_goes_on_from_what_is_left(self, tmp_path):
         small(tmp_path, "in/a.tif", "in/b.tif", "in/c.tif")
         some = batch(tmp_path, "in", limit=2, skip_existing=True)
         assert run_batch(some, Here(), Silent()).totals["pending"] == 1
         assert run_batch(some, Here(), Silent()).totals["pending"] == 0
         assert len(rasters(tmp_path / "out")) == 3
+
+    def test_what_another_network_made_is_not_done(self, tmp_path):
+        """Of three, one is made anew; the others are known to be left."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        (tmp_path / "in" / "c.tif").write_text("no raster")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+        same = batch(tmp_path, "in", options=RunOptions(threads=1, memory=10**9), limit=1)
+        assert [e.status for e in run_batch(same, Here(), Silent()).entries.values()] == [
+            "already",
+            "done",
+            FAILED,
+        ]
+        networks.pixelwise(tmp_path / "net.onnx", seed=1)
+        first, second, third = run_batch(batch(tmp_path, "in", limit=1), Here(), Silent()).entries.values()
+        assert (first.status, second.status, third.status) == ("done", PENDING, FAILED)
+        assert "made with another network" in second.reason
 
     def test_what_a_list_says_goes_before_the_options(self, tmp_path):
         small(tmp_path, "a.tif", "b.tif")
@@ -437,6 +506,25 @@ class TestCarryingOn:
         config = (tmp_path / "out" / "one" / "masked.config.toml").read_text()
         assert "wanted.tif" in config
         assert "mask" not in (tmp_path / "out" / "b.config.toml").read_text()
+
+
+def test_a_map_of_nothing_is_worth_a_word(tmp_path):
+    """Also where the run itself went well."""
+    slides.aperio(tmp_path / "s.svs", slides.pyramid(slides.patterned(480, 480, [])))
+    networks.pixelwise(tmp_path / "net.onnx", seed=3)
+    (entry,) = run_batch(batch(tmp_path, "s.svs"), Here(), Silent()).entries.values()
+    assert (entry.status, entry.reason) == ("done", "all of it is nodata: no tissue was found")
+
+
+def test_a_damaged_map_that_is_made_anew_says_both(tmp_path):
+    slides.damage_tile(slides.aperio(tmp_path / "s.svs", slides.pyramid(slides.textured(480, 480))), 0)
+    networks.pixelwise(tmp_path / "net.onnx", seed=3)
+    for grid in ("model", "source"):
+        options = RunOptions(on_error="nodata", tissue="off", grid=grid)
+        (entry,) = run_batch(batch(tmp_path, "s.svs", options=options), Here(), Silent()).entries.values()
+        assert entry.status == "damaged"
+        assert entry.reason.startswith("1 damaged blocks are nodata, the first at rows 0:240, columns 0:240")
+    assert "computed anew: it was made with another set of options" in entry.reason
 
 
 class TestFailures:
@@ -494,6 +582,15 @@ class TestFailures:
         with pytest.raises(TilerError, match=r"no network was loaded: .* signal 9"):
             run_batch(batch(tmp_path, "in"), Processes(["cpu"]), Silent())
         assert not (tmp_path / "out").exists()
+
+    def test_a_folder_that_was_there_stays(self, tmp_path):
+        """Somebody may have made it for others to write to."""
+        small(tmp_path, "in/a.tif")
+        (tmp_path / "net.onnx").write_text("no network")
+        (tmp_path / "out").mkdir()
+        with pytest.raises(InputError, match="a model is an ONNX file"):
+            run_batch(batch(tmp_path, "in"), Here(), Silent())
+        assert not list((tmp_path / "out").iterdir())
 
     def test_a_network_that_cannot_be_loaded_leaves_nothing(self, tmp_path, capsys):
         small(tmp_path, "in/a.tif")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import networks
 from tiler.backends.concat import split_concats
@@ -75,6 +77,21 @@ def grouped():
     return net.model(result)
 
 
+def alone():
+    """Nothing is joined to it."""
+    net, _, result = joined(1)
+    return net.model(result)
+
+
+def in_a_branch():
+    """A graph within the graph takes the joined tensor, too."""
+    net, cat, result = joined()
+    shape = helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Identity", [cat], ["taken"])], "branch", [], [shape])
+    taken = net("If", net.weight(np.array(True)), then_branch=branch, else_branch=branch)
+    return net.model(net("Concat", result, taken, axis=1))
+
+
 def unknown():
     """A number of channels is not known before it runs."""
     net = Builder(bands=2)
@@ -88,6 +105,8 @@ def unknown():
     "graph",
     [
         pytest.param(shared, id="shared"),
+        pytest.param(alone, id="alone"),
+        pytest.param(in_a_branch, id="in a branch"),
         pytest.param(returned, id="returned"),
         pytest.param(computed, id="computed"),
         pytest.param(unknown, id="unknown"),

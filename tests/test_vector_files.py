@@ -29,7 +29,7 @@ from refusals import refused
 from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
 from tiler.errors import UsageError
-from tiler.events import Polygonising
+from tiler.events import Noted, Polygonising
 from tiler.options import RunOptions
 from tiler.run import segment
 from tiler.vector.options import FORMATS, SUFFIXES
@@ -227,6 +227,22 @@ def test_a_slide_in_level_0_pixels_and_square_micrometres(tmp_path):
     assert made.read_bytes() == again.read_bytes()
 
 
+def test_polygons_of_a_map_on_the_grid_of_a_slide(tmp_path):
+    """A level of 600 x 450 px whose slide has a pixel more, which does not stretch the others."""
+    levels = slides.pyramid(slides.patterned(901, 1201, [(320, 480, 160)]), (1, 2))
+    slide = slides.aperio(tmp_path / "s.svs", levels)
+    weights = {"w": -np.ones((2, 3, 1, 1), np.float32) * [[[[0]]], [[[1]]]], "b": np.array([0, 1.5])}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"])]
+    net = networks.save(tmp_path / "n.onnx", nodes, weights, 3, model_spec=networks.spec(3, ("glass", "ink")))
+    segment(slide, net, tmp_path / "o.tif", RunOptions(vector="qupath", level=1, grid="source"))
+    again = tmp_path / "again.qupath.geojson"
+    assert run_command(command, ["polygons", str(tmp_path / "o.tif"), str(again)]) == 0
+    (found,) = json.loads(again.read_text())["features"]
+    assert shapely.from_geojson(json.dumps(found["geometry"])).bounds == (480, 320, 640, 480)
+    assert again.read_bytes() == (tmp_path / "o.qupath.geojson").read_bytes()
+
+
 def test_classes_that_do_not_exclude_each_other(tmp_path):
     """A plane of each; its zeros are nothing, also with --background."""
     scene = write_raster(tmp_path / "scene.tif", np.full((1, 90, 90), 200, np.uint8), **UTM)
@@ -293,6 +309,23 @@ def test_polygons_of_other_options_are_not_replaced(scene, net, tmp_path):
     with pytest.raises(UsageError, match=r"out\.fgb exists; remove it"):
         segment(scene, net, tmp_path / "out.tif", RunOptions(vector="fgb"))
     assert (tmp_path / "out.fgb").read_text() == "precious"
+
+
+def test_polygons_of_an_output_that_is_replaced_go_with_it(scene, net, tmp_path):
+    """Else those of one network would lie beside the map of another."""
+    output, kept = tmp_path / "out.tif", RunOptions(vector="gpkg", output="both", overwrite=True)
+    segment(scene, net, output, kept)
+    (tmp_path / "mine.fgb").write_text("precious")
+    same = segment(scene, net, output, RunOptions(vector="fgb", output="both", overwrite=True))
+    assert set(same.polygons) == {"gpkg", "fgb"}
+    notes = []
+    segment(scene, net, output, RunOptions(vector="fgb", blend="hann", overwrite=True), notes.append)
+    (said,) = [n.message for n in notes if type(n) is Noted and n.message.startswith("removed")]
+    assert "out.gpkg" in said
+    assert "out.probabilities.tif" in said
+    left = {path.name for path in tmp_path.iterdir() if path.suffix in {".gpkg", ".fgb", ".tif"}}
+    assert not {"out.gpkg", "out.probabilities.tif"} & left
+    assert {"out.fgb", "mine.fgb", "out.tif"} <= left
 
 
 def test_the_qgis_style_names_and_colours_the_classes(scene, net, tmp_path):
@@ -367,6 +400,26 @@ def test_a_raster_without_polygons_makes_a_file_without_any(tmp_path, kind):
         assert pq.read_table(target).num_rows == 0
     else:
         assert pyogrio.read_info(target, force_feature_count=True)["features"] == 0
+
+
+@pytest.mark.parametrize("nodata", [None, 0, 7, 255])
+def test_a_mask_of_zeros_and_255(tmp_path, nodata):
+    """As other programs write them: 255 is a class unless the file says otherwise."""
+    labels_HW = np.zeros((1, 60, 50), np.uint8)
+    labels_HW[:, 10:20, 10:30], labels_HW[:, 40:50, :9] = 255, 254
+    path = write_raster(tmp_path / "mask.tif", labels_HW, nodata=nodata, **UTM)
+    target = tmp_path / "mask.geojson"
+    assert run_command(command, ["polygons", str(path), str(target)]) == 0
+    found = sorted(value for _, value, *_ in read(target, "geojson"))
+    assert found == ([254] if nodata == 255 else [254, 255])
+
+
+@pytest.mark.parametrize("name", ["b\udcff", "b\n", "\0"])
+def test_a_name_that_is_no_text(scene, net, tmp_path, capsys, name):
+    """Neither XML nor UTF-8 can hold it."""
+    segment(scene, net, tmp_path / "out.tif")
+    arguments = [tmp_path / "out.tif", tmp_path / "a.geojson", "--classes", f"a,c{name}c"]
+    refused(capsys, command, ["polygons", *arguments], "a class's name is printable text")
 
 
 def test_what_the_command_refuses(scene, net, tmp_path, capsys):
@@ -530,3 +583,27 @@ def test_a_full_disk(noisy, place, kind):
     assert not list(place.glob("out.*[!n]"))
     assert here(place, kind) == 0
     assert (place / name).read_bytes() == (noisy / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["[x] 1.tif", "(copy).tif", "-5.tif", "gpkg.tif", "sqlite_a.tif", "é.tif", "7.tif"]
+)
+def test_a_geopackage_of_any_name(scene, net, tmp_path, name):
+    """GDAL refuses some names of layers, when everything has been computed."""
+    segment(scene, net, tmp_path / name, RunOptions(vector="gpkg"))
+    assert len(read((tmp_path / name).with_suffix(".gpkg"), "gpkg")) == 4
+
+
+@pytest.mark.parametrize("name", ["a!b", "a;b"])
+def test_a_path_that_would_lead_to_another_file(scene, net, tmp_path, monkeypatch, capsys, name):
+    """Pyogrio takes ! for a place in an archive, and cuts ; off."""
+    monkeypatch.chdir(tmp_path)
+    Path("b.gpkg").write_text("precious")
+    with pytest.raises(UsageError, match=r"has no ! or ; in it, got"):
+        segment(scene, net, f"{name}.tif", RunOptions(vector="gpkg"))
+    segment(scene, net, f"{name}.tif", RunOptions(vector="parquet"))
+    refused(capsys, command, ["polygons", f"{name}.tif", f"{name}.fgb"], "has no !")
+    Path(f"{name}.gpkg").write_text("")
+    refused(capsys, command, ["segment", str(scene), str(net), "o.tif", "--mask", f"{name}.gpkg"], "has no !")
+    assert Path("b.gpkg").read_text() == "precious"
+    assert {p.name for p in tmp_path.glob("a*")} >= {f"{name}.tif", f"{name}.parquet"}

@@ -4,6 +4,7 @@
     +-- UsageError           (ValueError)    an option or argument breaks a rule       exit 2
     |   +-- InputError                       a raster or model cannot be used          exit 2
     |   +-- OtherRunError                    another run of ours made what is there    exit 2
+    |   +-- OtherPolygonsError               its polygons were made otherwise          exit 2
     +-- DamageError          (OSError)       pixels turned out to be damaged           exit 1
     +-- RemoteError          (OSError)       a raster cannot be fetched                exit 1
     +-- MissingError         (RuntimeError)  the environment lacks what was asked for  exit 3
@@ -47,6 +48,18 @@ class OtherRunError(UsageError):
         """What the other run was made with, in words."""
         self.other_input = other_input
         """Whether that was another file, or another version of the file."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class OtherPolygonsError(UsageError):
+    """The polygons of a finished output were made with other options."""
+
+    def __init__(self, message: str, difference: str) -> None:
+        super().__init__(message, difference)
+        self.difference = difference
+        """In what, in words."""
 
     def __str__(self) -> str:
         return str(self.args[0])

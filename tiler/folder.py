@@ -27,7 +27,7 @@ from tiler.lock import RunLock
 from tiler.manifest import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tiler.fingerprint import Fingerprint
@@ -342,15 +342,20 @@ class RunFolder:
                 f"cannot write {final}: {error.strerror}; free some space and run the same command again"
             ) from None
 
-    def publish(self) -> None:
-        """Give the finished files their names, the output itself last; the directory goes at the end."""
+    def publish(self, outdated: Iterable[Path] = ()) -> None:
+        """Give the finished files their names, the output itself last; the directory goes at the end.
+
+        ``outdated`` goes first: it tells of the output that is replaced.
+        """
         final = self.output
         try:
             for working in self._ready.values():
                 sync_file(working)
             write_whole(self.path / "publishing", b"")
-            for final in self._ready:
+            for final in (*outdated, *self._ready):
                 _remove_sidecars(final)
+            for path in outdated:
+                path.unlink(missing_ok=True)
             if self.output in self._ready:
                 # An old output must not lie beside a new report if the machine stops in between.
                 self.output.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Everything about resolution, bands and formats is settled here; the engine only 
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -229,7 +230,7 @@ def open_mask(path: Path, like: RasterInfo) -> Mask:
     InputError
         if it cannot be used.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - also where the name is too long
         raise InputError(f"no such mask: {path}")
     if path.suffix.lower() not in VECTOR:
         return RasterMask(open_labels(path, like))
@@ -292,7 +293,9 @@ def _at_resolution(
         )
     across, down = info.width * info.ground[0] / resolution, info.height * info.ground[1] / resolution
     if not across * down <= MAX_PIXELS:
-        raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got --resolution {resolution:g}")
+        slide = info.to_level0 is not None
+        got = f"--mpp {resolution / METRES:g}" if slide else f"--resolution {resolution:g}"
+        raise UsageError(f"at most {MAX_PIXELS:.0e} pixels are fed, got {got}")
     width, height = max(1, round(across)), max(1, round(down))
     if info.to_level0 is not None:
         return _slide_at_resolution(native, resolution, (height, width), near)
@@ -360,7 +363,7 @@ def _overview(native: GdalRaster | SlideRaster, index: int) -> GdalRaster | Slid
 
 def _drivers(path: Path, allow_vrt: bool) -> tuple[str, ...]:
     """Formats that are tried; VRT only when allowed, and only under its own name, after a look inside."""
-    if not allow_vrt or path.suffix.lower() != ".vrt" or not path.is_file():
+    if not allow_vrt or path.suffix.lower() != ".vrt" or not os.path.isfile(path):  # noqa: PTH113
         return DRIVERS
     _check_vrt(path)
     return (*DRIVERS, "VRT")

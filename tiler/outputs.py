@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from tiler.errors import OtherRunError, UsageError
+from tiler.errors import OtherPolygonsError, OtherRunError, UsageError
 from tiler.fingerprint import differences
 from tiler.report import Report
+from tiler.vector.options import SUFFIXES as SUFFIXES_OF_POLYGONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,7 +142,7 @@ class Outputs:
         Raises
         ------
         UsageError
-            if there are others in their place.
+            if there are others in their place; an `OtherPolygonsError` if they are ours.
         """
         if self.polygons is None or self.vector is None:
             return False
@@ -152,10 +153,32 @@ class Outputs:
             raise UsageError(f"{self.polygons} exists; remove it to have it made anew")
         other = differences({"polygons": made["options"]}, {"polygons": asdict(self.vector)})
         if other:
-            raise UsageError(
-                f"{self.polygons} exists, made with another {other}; remove it to have it made anew"
+            raise OtherPolygonsError(
+                f"{self.polygons} exists, made with another {other}; remove it to have it made anew", other
             )
         return False
+
+    def outdated(self, made: Report, names: Iterable[str]) -> tuple[Path, ...]:
+        """What was made with the output that is replaced, and is not made anew; none of ``names`` is it."""
+        read = {os.path.realpath(name) for name in names}
+        gone = (path for path in self._made_with(made) if path not in self.all and path.is_file())
+        return tuple(path for path in gone if os.path.realpath(path) not in read)
+
+    def strange(self, made: Report) -> tuple[Path, ...]:
+        """What is in our way and was not made with the output that is there."""
+        ours = (self.main, *self._made_with(made))
+        wanted = (path for path in (self.probabilities, self.polygons) if path is not None)
+        return tuple(path for path in wanted if path not in ours and path.exists())
+
+    def _made_with(self, made: Report) -> tuple[Path, ...]:
+        """The files beside an output that its report tells of."""
+        kinds = [kind for kind in made.polygons if kind in SUFFIXES_OF_POLYGONS]
+        both = made.fingerprint.get("options", {}).get("output") == "both"
+        return (
+            *(self.main.with_suffix(SUFFIXES_OF_POLYGONS[kind]) for kind in kinds),
+            *([replace(self, kind="both").probabilities] if both else []),
+            *([self.preview] if made.tissue is not None else []),
+        )
 
     def stored(self) -> Report | None:
         """The report that lies here, if it is one of ours."""

@@ -34,7 +34,7 @@ from tiler.stopwatch import Stopwatch
 from tiler.store import BlockStore, TornBlockError
 from tiler.style import to_qml
 from tiler.toml import to_toml
-from tiler.vector.options import check_installed
+from tiler.vector.options import check_installed, check_path
 
 if TYPE_CHECKING:
     from tiler.cluster.client import Cluster
@@ -91,8 +91,9 @@ def segment(
     options = options or RunOptions()
     outputs = Outputs(Path(output), options.output, options.polygons)
     outputs.check(source)
-    if options.polygons is not None:
+    if outputs.polygons is not None:
         check_installed()
+        check_path(outputs.polygons)
     folder = RunFolder(outputs.main, options.shard, cluster=options.scheduler is not None)
     if not options.overwrite:
         # Without a report beside it, it is none of ours: no need to open anything.
@@ -161,8 +162,13 @@ def _carry_out(
         labels = folder.place(outputs.main)
         with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
             polygons = _polygons(job, outputs, folder, labels, observer)
+        before = outputs.stored()
+        if before is not None and before.fingerprint == mark:
+            # The same labels again: those of other formats are still true.
+            polygons = {**before.polygons, **polygons}
+            before = None
         report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
-        _publish(work, outputs, report)
+        _publish(work, outputs, report, () if before is None else outputs.outdated(before, job.stamps))
     return report
 
 
@@ -235,7 +241,7 @@ def _settled(
     return manifest.plan if made else job.fitted(manifest.plan)
 
 
-def _publish(work: Work, outputs: Outputs, report: Report) -> None:
+def _publish(work: Work, outputs: Outputs, report: Report, outdated: tuple[Path, ...]) -> None:
     """Put report and options beside the verified files, and give all of them their names."""
     options, folder, tissue = work.job.options, work.folder, work.job.tissue
     if tissue is not None:
@@ -245,8 +251,11 @@ def _publish(work: Work, outputs: Outputs, report: Report) -> None:
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.
         outputs.refuse_existing(lambda: False, report.fingerprint)
+    if outdated:
+        names = ", ".join(map(str, outdated))
+        work.observer(Noted(f"removed, because made of the output that is replaced: {names}"))
     work.observer(Publishing(str(outputs.main)))
-    folder.publish()
+    folder.publish(outdated)
 
 
 def _announce(work: Work) -> None:

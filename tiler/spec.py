@@ -32,6 +32,8 @@ class ClassSpec:
     def __post_init__(self) -> None:
         if not self.name:
             raise UsageError("a class has a name, got an empty one")
+        if not str.isprintable(self.name):
+            raise UsageError(f"a class's name is printable text, got {self.name!r}")
         if [*map(type, self.color)] != [int] * 3 or not all(0 <= c <= 255 for c in self.color):
             raise UsageError(f"a class colour is three integers from 0 to 255, got {self.color}")
 

@@ -30,7 +30,7 @@ def split_concats(proto: onnx.ModelProto) -> onnx.ModelProto:
     inferred = onnx.shape_inference.infer_shapes(proto).graph
     shapes = {v.name: v.type.tensor_type.shape.dim for v in (*inferred.input, *inferred.value_info)}
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    uses = Counter(name for node in graph.node for name in node.input)
+    uses = Counter(_names_used(graph))
     uses.update(value.name for value in graph.output)
     joined = {node.output[0]: node for node in graph.node if _joins_channels(node)}
     nodes, gone = list[onnx.NodeProto](), set[str]()
@@ -48,7 +48,18 @@ def split_concats(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _joins_channels(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Concat" and any(a.name == "axis" and a.i == CHANNELS for a in node.attribute)
+    along = any(a.name == "axis" and a.i == CHANNELS for a in node.attribute)
+    return node.op_type == "Concat" and len(node.input) > 1 and along
+
+
+def _names_used(graph: onnx.GraphProto) -> Iterator[str]:
+    """What the nodes of a graph take, and those of the graphs in its branches and loops."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _names_used(inner)
+                yield from (value.name for value in inner.output)
 
 
 def _splits(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> bool:

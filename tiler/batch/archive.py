@@ -45,6 +45,8 @@ class Archive:
     """(i, n): this process is one of several at work here."""
     written: bool = field(init=False, default=False)
     """Whether the record has been."""
+    _made: bool = field(init=False, default=False)
+    """Whether the folder was not there before."""
     _next: float = field(init=False, default=0.0)
     """When the record may be written again, by `time.monotonic`."""
 
@@ -74,6 +76,7 @@ class Archive:
         """
         with ExitStack() as stack:
             try:
+                self._made = not self.folder.is_dir()
                 self.state.mkdir(parents=True, exist_ok=True)
                 self._hold(stack, RunLock(self.state / "lock"), shared=self.shard is not None)
                 if self.shard is None:
@@ -99,7 +102,8 @@ class Archive:
         if not self.written and not self.record_path(None).exists():
             with suppress(OSError):
                 shutil.rmtree(self.state)
-                self.folder.rmdir()
+                if self._made:
+                    self.folder.rmdir()
 
     def _check(self) -> None:
         """That what will be written over is ours; remove what killed processes were writing."""

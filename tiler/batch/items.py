@@ -38,7 +38,9 @@ class Search:
     """The output folder."""
 
     def __str__(self) -> str:
-        return f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}"
+        return (
+            f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}; a .dcm is named itself"
+        )
 
     def below(self, top: Path, pattern: str) -> Iterator[Item]:
         """Rasters below a folder that match, in order, named by where they lie; nothing hidden."""
@@ -97,12 +99,13 @@ def find_items(sources: Iterable[str], folder: Path, options: RunOptions) -> tup
 
 def _named(source: str, search: Search) -> Iterator[Item]:
     path = Path(source)
-    if not is_remote(source) and path.is_dir():
+    # Not by the path: it raises where a name is too long.
+    if not is_remote(source) and os.path.isdir(source):  # noqa: PTH112
         yield from search.below(path, "**/*")
     elif not is_remote(source) and path.suffix.lower() in LISTS:
         rows = read_list(path)
         yield from (Item(row.path, row.output or _own_name(row.path), row.mpp, row.mask) for row in rows)
-    elif not is_remote(source) and WILD & set(source) and not path.exists():
+    elif not is_remote(source) and WILD & set(source) and not os.path.exists(source):  # noqa: PTH110
         top = _fixed_part(path)
         yield from search.below(top, str(path.relative_to(top)))
     else:

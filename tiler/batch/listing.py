@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -46,7 +47,8 @@ def read_list(path: Path) -> list[Row]:
         raise UsageError(f"cannot read the list {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"a list is UTF-8 text, got {path}: {error}") from None
-    lines = text.splitlines()
+    # Not `splitlines`, which also ends lines at characters that names may have.
+    lines = list(io.StringIO(text, newline=""))
     if path.suffix.lower() == ".csv":
         return list(_table(path, lines))
     names = (line.strip() for line in lines)

@@ -7,6 +7,7 @@ for people and for ``--retry-failed``; what is done is told by the outputs thems
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 PENDING: Final = "pending"
 RUNNING, ENDED, STOPPED = "running", "ended", "stopped"
+OTHERWISE: Final = "not attempted yet: what is there was made with another network, or other options"
+HARMLESS: Final = frozenset(
+    ("batch", "memory", "threads", "shard", "scheduler", "overwrite", "check_seams", "on_error")
+)
+"""Options that change no byte of what is done."""
 STATUSES: Final = (DONE, ALREADY, DAMAGED, FAILED, PENDING)
 
 
@@ -115,11 +121,26 @@ class Record:
         return tuple(dict.fromkeys(c.name for entry in self.entries.values() for c in entry.classes))
 
     def adopt(self, earlier: Record) -> None:
-        """Take over what an earlier batch found out about the same rasters."""
+        """Take over what an earlier batch found out about the same rasters.
+
+        What it made with another network or other options is not what this one is about.
+        """
+        alike = self._is_like(earlier)
         for output, entry in self.entries.items():
             known = earlier.entries.get(output)
-            if known is not None and known.source == entry.source:
-                self.entries[output] = known
+            if known is None or not _is_same(known.source, entry.source):
+                continue
+            if alike or known.status == FAILED:
+                self.entries[output] = replace(known, source=entry.source)
+            else:
+                self.entries[output] = replace(entry, reason=OTHERWISE)
+
+    def _is_like(self, earlier: Record) -> bool:
+        """Whether an earlier batch would make the same files."""
+        # As they are read from JSON, in which tuples are lists.
+        options = json.loads(json.dumps(self.options))
+        other = {name for name in options if options[name] != earlier.options.get(name)}
+        return self.model["sha256"] == earlier.model["sha256"] and other <= HARMLESS
 
     def to_json(self) -> str:
         """Indented JSON."""
@@ -157,6 +178,11 @@ class Record:
         """
         self.updated = now()
         write_text(path, self.to_json() + "\n")
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are of one source; the same file may be named from here or from the root."""
+    return one == other or os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100 - takes .. away too
 
 
 def read_record(path: Path) -> Record | None:

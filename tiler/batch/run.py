@@ -133,13 +133,18 @@ def choose(batch: Batch, record: Record) -> dict[Task, str]:
     Raises
     ------
     UsageError
-        if only failures are to be attempted and no batch has been here.
+        if only failures are to be attempted and no batch has been here, or none of these rasters.
     """
     earlier = Archive(batch.folder, batch.options.shard).earlier()
     if batch.retry_failed and not earlier:
         raise UsageError(f"--retry-failed goes by the last run.json, got none in {batch.folder}")
     for known in earlier:
         record.adopt(known)
+    if batch.retry_failed and {entry.status for entry in record.entries.values()} == {PENDING}:
+        raise UsageError(
+            f"--retry-failed goes by the last run.json, and that in {batch.folder} knows of no attempt at "
+            "these rasters with this network and these options; leave it out"
+        )
     items = [item for item in batch.part if _wanted(batch, record, item)][: batch.limit]
     return {batch.task(item): item.output for item in items}
 
@@ -149,12 +154,13 @@ def _wanted(batch: Batch, record: Record, item: Item) -> bool:
     entry = record.entries[item.output]
     if batch.retry_failed and entry.status != FAILED:
         return False
-    outputs = Outputs(batch.folder / item.output, batch.options.output)
-    if not batch.skip_existing or not outputs.main.exists():
+    outputs = Outputs(batch.folder / item.output, batch.options.output, batch.options.polygons)
+    there = outputs.main.exists() and (outputs.polygons is None or outputs.polygons.exists())
+    if not batch.skip_existing or not there:
         return True
     if entry.status in {PENDING, FAILED}:
-        there = Outcome(ALREADY, "not opened, its output is there", report=outputs.stored())
-        record.entries[item.output] = entry.after(there)
+        skipped = Outcome(ALREADY, "not opened, its output is there", report=outputs.stored())
+        record.entries[item.output] = entry.after(skipped)
     return False
 
 

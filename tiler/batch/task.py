@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tiler.batch.thumbnail import draw_thumbnail, is_current
-from tiler.errors import MissingError, OtherRunError, OutputError, TilerError, UsageError, one_line
+from tiler.errors import (
+    MissingError,
+    OtherPolygonsError,
+    OtherRunError,
+    OutputError,
+    TilerError,
+    UsageError,
+    one_line,
+)
 from tiler.events import Event, Noted, Planned, ignore
 from tiler.outputs import Outputs
 from tiler.readers.address import name_of
@@ -141,27 +149,60 @@ def _segmented(task: Task, model: Model, observer: Observer) -> Outcome:
         note = f"computed anew: it was {error.difference}"
         observer(Noted(f"{task.output} is {note}"))
         report = segment(task.source, model, task.output, replace(task.options, overwrite=True), watched)
+    except OtherPolygonsError as error:
+        note = f"polygons made anew: they were made with another {error.difference}"
+        _remove_polygons(task)
+        report = segment(task.source, model, task.output, task.options, watched)
     assert report is not None  # noqa: S101 - only shards of one raster leave work to others
-    outcome = Outcome(DONE if Planned in seen else ALREADY, note, report=report)
-    if report.damaged:
-        reason = f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
-        outcome = replace(outcome, status=DAMAGED, reason=reason)
+    reason = "; ".join(filter(None, (_damage(report), note, _emptiness(report))))
+    status = DAMAGED if report.damaged else DONE if Planned in seen else ALREADY
+    outcome = Outcome(status, reason, report=report)
     outputs, thumbnail = Outputs(Path(task.output), task.options.output), Path(task.thumbnail)
     if task.thumbnail and not is_current(thumbnail, outputs.main):
         draw_thumbnail(task.source, outputs, thumbnail)
     return outcome
 
 
+def _damage(report: Report) -> str:
+    """What of the source could not be read, if anything."""
+    if not report.damaged:
+        return ""
+    return f"{len(report.damaged)} damaged blocks are nodata, the first at {report.damaged[0].window}"
+
+
+def _emptiness(report: Report) -> str:
+    """That nothing came of it, if so: in a table of a thousand nobody would find it."""
+    if report.valid_pixels:
+        return ""
+    glass = report.tissue is not None and not report.tissue["share"]
+    return "all of it is nodata" + (": no tissue was found" if glass else "")
+
+
 def _check_owner(task: Task, error: OtherRunError) -> None:
-    """Refuse to replace the map of another raster, which an earlier batch gave the same name."""
-    stored = Outputs(Path(task.output), task.options.output).stored()
-    if stored is None or not error.other_input:
+    """Refuse to replace what is not ours, or the map of another raster that has the same name."""
+    outputs = Outputs(Path(task.output), task.options.output, task.options.polygons)
+    stored = outputs.stored()
+    if stored is None:
+        return
+    for path in outputs.strange(stored):
+        raise UsageError(f"{path} exists and was not made with {task.output}; move it away")
+    if not error.other_input:
         return
     if Path(stored.source["path"]).absolute() != Path(task.name).absolute():
         raise UsageError(
             f"{task.output} is of another raster, {stored.source['path']}; name this one's output in a CSV "
             "list, or pass --overwrite to replace it"
         )
+
+
+def _remove_polygons(task: Task) -> None:
+    """Those of a finished output, which are ours; the labels stay."""
+    polygons = Outputs(Path(task.output), task.options.output, task.options.polygons).polygons
+    assert polygons is not None  # noqa: S101 - they were found to be other ones
+    try:
+        polygons.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot replace {polygons}: {error.strerror}") from None
 
 
 def _make_folder(folder: Path) -> None:

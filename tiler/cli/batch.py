@@ -51,11 +51,12 @@ def batch(
 ) -> None:
     """Segment an archive into OUTDIR, or carry on with it.
 
-    A SOURCE is a raster, a folder (searched to its bottom), a glob in quotes, or a list: a .txt of paths, or
-    a .csv with the columns path and, if wanted, output, mpp, mask. Folders are mirrored in OUTDIR. Everything
-    is attempted; what fails is in OUTDIR/summary.html with its reason, and the exit code is 1. The same
-    command carries on, and makes anew what another model or other options made. With --shard I/N this is
-    every N-th raster, and all N shards may run at once.
+    A SOURCE is a raster, a folder (searched to its bottom, but not through links to folders), a glob in
+    quotes, or a list: a .txt of paths, or a .csv with the columns path and, if wanted, output, mpp, mask. Of
+    a DICOM slide, name one .dcm: folders are not searched for them. Folders are mirrored in OUTDIR.
+    Everything is attempted; what fails is in OUTDIR/summary.html with its reason, and the exit code is 1.
+    The same command carries on, and makes anew what another model or other options made. With --shard I/N
+    this is every N-th raster, and all N shards may run at once.
     """
     from tiler.batch.here import Here
     from tiler.batch.items import find_items

@@ -17,8 +17,20 @@ NEEDED = (
     "click",
     "tqdm",
     "psutil",
+    "zarr",
+    "portalocker",
 )
-OPTIONAL = {"train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "onnxscript")}
+OPTIONAL = {
+    "vector": ("shapely", "pyarrow", "pyogrio"),
+    "dask": ("distributed",),
+    "train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "onnxscript"),
+}
+"""Packages by extra."""
+USES = {
+    "vector": "`--vector` and `tiler polygons` need",
+    "dask": "`--scheduler` needs",
+    "train": "`tiler train` and `tiler export` need",
+}
 
 
 @click.command()
@@ -91,7 +103,7 @@ def _openvino() -> list[str]:
 
 def _missing() -> list[str]:
     return [
-        f"`tiler train` and `tiler export` need {', '.join(lacking)}: pip install 'gigatiler[{extra}]'"
+        f"{USES[extra]} {', '.join(lacking)}: pip install 'gigatiler[{extra}]'"
         for extra, names in OPTIONAL.items()
         if (lacking := [name for name in names if _version(name) == "not installed"])
     ]

@@ -12,6 +12,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
 from tiler.errors import InputError, MissingError, one_line
+from tiler.vector.options import check_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +99,7 @@ def _features(path: Path) -> tuple[CRS, Shapes]:
         raise MissingError(
             f"a mask {path.suffix} needs {error.name}; pip install 'gigatiler[vector]', or write GeoJSON"
         ) from None
+    check_path(path)
     try:
         layers = len(pyogrio.list_layers(path))
         meta, _, geometries, _ = pyogrio.raw.read(path, layer=0, columns=[])

@@ -5,6 +5,7 @@ Only named drivers are tried, so that a text file called ``x.tif`` that is reall
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import warnings
@@ -127,7 +128,7 @@ class Source:
         if isinstance(self.path, str):
             # GDAL's caches outlive handles and keep what failed; what follows # is not sent, but their key.
             return "/vsicurl?" + urlencode({**FETCHING, "url": f"{self.path}#{next(_serial)}"})
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # noqa: PTH110 - also where the name is too long
             raise InputError(f"no such file: {self.path}")
         if not self.path.is_file():
             kind = "directory" if self.path.is_dir() else "device or pipe"

@@ -10,7 +10,7 @@ from tiler.errors import OutputError, UsageError
 from tiler.outputs import check_name, check_no_folder
 from tiler.vector.labels import open_labels_file
 from tiler.vector.make import make_polygons
-from tiler.vector.options import check_installed
+from tiler.vector.options import check_installed, check_path
 from tiler.vector.place import place_of
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def polygons_of_file(
     """
     check_installed()
     _check_target(path, target, overwrite)
+    check_path(target)
     labels = open_labels_file(path, names)
     place = place_of(labels.info)
     # The suffix stays: GDAL goes by it.

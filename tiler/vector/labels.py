@@ -14,7 +14,6 @@ from tiler.errors import InputError
 from tiler.geometry import Window
 from tiler.kernels import NODATA
 from tiler.readers.gdal import GdalRaster
-from tiler.readers.resampled import resampled_info
 from tiler.readers.source import LABEL_DTYPES, Source
 from tiler.sinks.cog import PREFIX
 from tiler.spec import ClassSpec, default_classes
@@ -48,16 +47,13 @@ class Labels:
     classes: tuple[ClassSpec, ...]
     """By number; empty where the file does not say."""
     multilabel: bool
+    wide: bool
+    """Whether a label has more than a byte, or a byte has no value to spare for nodata."""
 
     @property
     def bands(self) -> range:
         """The bands that hold labels."""
         return range(1, self.info.bands + 1)
-
-    @property
-    def wide(self) -> bool:
-        """Whether a label has more than a byte."""
-        return self.info.dtype != np.uint8
 
     @property
     def nodata(self) -> int:
@@ -112,6 +108,8 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         if dataset.scales[0] != 1:
             raise InputError(f"polygons are made of labels, {path} holds probabilities; take the label file")
         classes = _classes(dataset)
+        # In masks of other programs 255 is yes.
+        wide = info.dtype != np.uint8 or set(dataset.nodatavals) != {NODATA}
         info = _on_slide(info, dataset)
     multilabel = info.bands > 1 and info.bands == len(classes)
     if info.bands != 1 and not multilabel:
@@ -122,7 +120,7 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         known = {i: c.color for i, c in enumerate(classes)}
         default = default_classes(names)
         classes = tuple(replace(c, color=known.get(i, c.color)) for i, c in enumerate(default))
-    return Labels(path, info, classes, multilabel)
+    return Labels(path, info, classes, multilabel, wide)
 
 
 def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
@@ -131,12 +129,13 @@ def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
         told = json.loads(dataset.tags().get(PREFIX + "OPTIONS", "{}"))
         if told.get("to_level0") is None or told.get("metres") is None:
             return info
-        (height, width), metres = told["size"], told["metres"]
-        fed = replace(info, height=height, width=width, transform=None)
-        fed = replace(fed, to_level0=Affine(*told["to_level0"]), ground=(metres[0], metres[1]))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        step, (across, down) = Affine(*told["to_level0"]), map(float, told["metres"])
+        if told["grid"] == "source":
+            # A level need not have exactly the slide's extent, so this does not follow from the sizes.
+            step, across, down = Affine.identity(), across / step.a, down / step.e
+        return replace(info, transform=None, to_level0=step, ground=(across, down))
+    except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise InputError(f"the tag {PREFIX}OPTIONS of {dataset.name} is not ours: {error}") from None
-    return resampled_info(fed, info.height, info.width, "")
 
 
 def _classes(dataset: DatasetReader) -> tuple[ClassSpec, ...]:

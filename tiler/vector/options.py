@@ -84,3 +84,17 @@ def check_installed() -> None:
             import_module(name)
         except ImportError:
             raise MissingError(f"polygons need {name}; pip install 'gigatiler[vector]'") from None
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that pyogrio takes for an address, or a place in an archive: it would use another file.
+
+    Raises
+    ------
+    UsageError
+        naming it.
+    """
+    from pyogrio.util import vsi_path
+
+    if path.suffix not in {SUFFIXES["parquet"], SUFFIXES["geojson"]} and vsi_path(path) != str(path):
+        raise UsageError(f"the path of a {path.suffix} has no ! or ; in it, got {path}; choose another name")

@@ -7,6 +7,7 @@ counts what is in it and gives it its name.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ EPOCH: Final = "1970-01-01T00:00:00.000Z"
 """GeoPackage notes when it was written; here always this, so that equal runs make equal files."""
 DRIVERS: Final = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 GEOPARQUET: Final = "1.1.0"
+LAYER: Final = re.compile(r"(?!gpkg|sqlite_)\w", re.IGNORECASE)
+"""How names of layers begin: not with a sign, nor with what is SQLite's or GeoPackage's own."""
 CURE: Final = "free some space and run the same command again"
 
 
@@ -39,8 +42,9 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Of the layer in a GeoPackage."""
-        return self.target.stem
+        """Of the layer in a GeoPackage, which does not allow every first letter."""
+        stem = self.target.stem
+        return stem if LAYER.match(stem) else f"layer {stem}"
 
     @property
     def area(self) -> str:
