@@ -34,6 +34,8 @@ BLOCK: Final = 1024
 """Side of a block of the result, pixels: the unit that is stored, whatever the tile."""
 LARGEST_TILE: Final = 2304
 """No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
+LARGEST_STRIP: Final = 32 * BLOCK
+"""Pixels; wider strips save no work worth the memory: blended tiles at their seams are under a hundredth."""
 BLENDED_TILE: Final = 512
 PIXELS_PER_BATCH: Final = 1 << 20
 LARGEST_BATCH: Final = 16
@@ -433,8 +435,8 @@ def _batch(cost: _Cost, grid: TileGrid, budget: int) -> int:
 
 
 def _strip_width(cost: _Cost, grid: TileGrid, batch: int, budget: int) -> int:
-    """The whole width if it fits, else the widest strips that do."""
-    width = grid.columns.extent
+    """The whole width if it fits, else the widest strips that do, but none wider than is of any use."""
+    width = min(grid.columns.extent, LARGEST_STRIP)
     spent = sum(cost.terms(grid.tile, batch, 0).values())
     per_column = sum(cost.strip_terms(grid.tile, 1).values())
     affordable = (budget - spent) // per_column
