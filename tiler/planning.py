@@ -34,8 +34,8 @@ BLOCK: Final = 1024
 """Side of a block of the result, pixels: the unit that is stored, whatever the tile."""
 LARGEST_TILE: Final = 2304
 """No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
-LARGEST_STRIP: Final = 32 * BLOCK
-"""Pixels; wider strips save no work worth the memory: blended tiles at their seams are under a hundredth."""
+LARGEST_STRIP: Final = 24 * BLOCK
+"""Pixels; wider strips save little for their memory: at a seam one column of tiles is computed twice."""
 BLENDED_TILE: Final = 512
 PIXELS_PER_BATCH: Final = 1 << 20
 LARGEST_BATCH: Final = 16
