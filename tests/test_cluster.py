@@ -532,8 +532,8 @@ KINDS = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_travel(kind):
     """From worker to client, with type, message and exit code, and whatever else they say."""
-    more = ("a model", False) if kind is errors.OtherRunError else ()
-    error = kind("the rule", *more)
+    more = {errors.OtherRunError: ("a model", False), errors.OtherPolygonsError: ("min_area",)}
+    error = kind("the rule", *more.get(kind, ()))
     told = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (type(told), str(told), told.exit_code) == (kind, "the rule", kind.exit_code)
     assert vars(told) == vars(error)
