@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 BLOCK: Final = 1024
 """Side of a block of the result, pixels: the unit that is stored, whatever the tile."""
-LARGEST_TILE: Final = 2304
+LARGEST_TILE: Final = 6400
 """No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
+LARGEST_WITH_GAPS: Final = 2304
+"""No side is longer where pixels may be invalid: a tile is left out only if all of it is."""
 LARGEST_STRIP: Final = 24 * BLOCK
 """Pixels; wider strips save little for their memory: at a seam one column of tiles is computed twice."""
 BLENDED_TILE: Final = 512
@@ -210,8 +212,8 @@ def make_plan(
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
     # A graph of fixed batch is fed whole batches, whatever is asked for.
     smallest = round_up(options.batch or 1, model.shape[0] or 1)
-    fitting = (g for g in sorted(grids, key=_cost_of_time) if _peak(cost, g, smallest) <= budget)
-    grid = next(fitting, None)
+    fitting = [g for g in grids if _peak(cost, g, smallest) <= budget]
+    grid = min(fitting, key=lambda g: _cost_of_time(g, _strip_width(cost, g, smallest, budget)), default=None)
     if grid is None:
         least = min(_peak(cost, g, smallest) for g in grids)
         raise UsageError(
@@ -235,13 +237,14 @@ def _smaller_ways(cut: Cut, options: RunOptions) -> str:
     return " or use --blend hann, whose tiles need no halo" if cut.grid is None else ""
 
 
-def _cost_of_time(grid: TileGrid) -> tuple[float, float, float]:
+def _cost_of_time(grid: TileGrid, strip_width: int) -> tuple[float, float, float]:
     """What the best grid has least of: waste, and where that is alike, distance from a handy, square tile.
 
-    Larger arrays fall out of the caches and are given back to the system after every tile.
+    A column of tiles at the seam of two strips is computed for both. Larger arrays fall out of the caches.
     """
     height, width = grid.tile
-    waste = _covered(grid.rows) * _covered(grid.columns) / (grid.rows.extent * grid.columns.extent)
+    columns = _covered(grid.columns) + width * ((grid.columns.extent - 1) // strip_width)
+    waste = _covered(grid.rows) * columns / (grid.rows.extent * grid.columns.extent)
     return (
         round(waste, 2),
         abs(math.log(height * width / PIXELS_PER_BATCH)),
@@ -363,29 +366,38 @@ def halo_on_stride(model: Model) -> int:
 
 def _exact_grids(info: RasterInfo, model: Model, options: RunOptions, halo: int) -> list[TileGrid]:
     axes = [
-        [_exact_axis(extent, side, halo, model, fixed is not None) for side in sides]
+        [
+            _exact_axis(extent, side, halo, model, fixed is not None)
+            for side in _told_sides(options.tile, fixed)
+            or _sides(extent, halo, model, _largest(info, options))
+        ]
         for extent, fixed in zip((info.height, info.width), model.shape[1:], strict=True)
-        if (sides := _sides(extent, halo, model, options.tile, fixed))
     ]
     return [TileGrid(rows, columns) for rows, columns in product(*axes)]
 
 
-def _sides(extent: int, halo: int, model: Model, told: int | None, fixed: int | None) -> list[int]:
+def _largest(info: RasterInfo, options: RunOptions) -> int:
+    """Side of a tile, at most."""
+    glass = info.to_level0 is not None and options.tissue != "off"
+    return LARGEST_WITH_GAPS if info.gaps or glass or options.mask is not None else LARGEST_TILE
+
+
+def _told_sides(told: int | None, fixed: int | None) -> list[int]:
+    if fixed is not None and told not in {None, fixed}:
+        raise UsageError(f"the model takes tiles of {fixed} px only, got --tile {told}")
+    return [side for side in (fixed, told) if side is not None][:1]
+
+
+def _sides(extent: int, halo: int, model: Model, largest: int) -> list[int]:
     """Tile sides worth considering: for each number of tiles, the smallest that covers the extent."""
     stride = model.spec.stride or 1
-    if fixed is not None:
-        if told not in {None, fixed}:
-            raise UsageError(f"the model takes tiles of {fixed} px only, got --tile {told}")
-        return [fixed]
-    if told is not None:
-        return [told]
     inner = round_up(extent, stride) - 2 * halo
     least = max(stride, SMALLEST_CORE)
-    sides = {round_up(extent, stride)} if round_up(extent, stride) <= LARGEST_TILE else set()
+    sides = {round_up(extent, stride)} if round_up(extent, stride) <= largest else set()
     count = 2
     while inner // count >= least:
         side = round_up(-(-inner // count), stride) + 2 * halo
-        if side <= LARGEST_TILE:
+        if side <= largest:
             sides.add(side)
         # Large rasters have thousands of possible counts; steps of a tenth miss little.
         count += max(1, count // 10)

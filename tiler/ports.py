@@ -41,6 +41,8 @@ class RasterInfo:
     bounds; None: the raster is no slide."""
     shrink: float = 1.0
     """Stored pixels that are read per pixel, when it is resampled from finer ones."""
+    gaps: bool = True
+    """Whether a pixel may be invalid, as far as is known."""
     validity: str = ""
     """How invalid pixels are told: by an alpha band, a mask, or values of nodata."""
     files: tuple[str, ...] = ()

@@ -271,6 +271,7 @@ class SlideRaster(Blockwise):
             dtype=np.dtype(np.uint8),
             ground=(mpp[0] * METRES * across, mpp[1] * METRES * down) if mpp else None,
             to_level0=Affine.scale(across, down),
+            gaps=self.facts.cropped or self.nodata is not None,
             validity=f"bands {self._bands}, alpha, nodata {self.nodata}, bounds {self.facts.bounds}",
             files=(str(self.path), *_companions(self.path, self.facts)),
             reader=f"OpenSlide {openslide.__library_version__} ({self.facts.vendor}{level})",
