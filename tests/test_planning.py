@@ -16,15 +16,15 @@ from tiler.errors import InputError, UsageError
 from tiler.finish import Finisher
 from tiler.geometry import Window
 from tiler.options import RunOptions
-from tiler.planning import BLOCK, LARGEST_STRIP, LARGEST_TILE, make_plan, within
+from tiler.planning import BLOCK, LARGEST_STRIP, LARGEST_TILE, LARGEST_WITH_GAPS, make_plan, within
 from tiler.ports import RasterInfo
 
 
-def planned(height, width, options=None, channels=2, shape=(None, None, None), **spec):
+def planned(height, width, options=None, channels=2, shape=(None, None, None), gaps=True, **spec):
     """A plan for a raster that does not exist and a network that never runs."""
     model = networks.function_model(None, networks.spec(3, **{"stride": 16, "halo": 96, **spec}), channels)
     model = replace(model, shape=shape)
-    info = RasterInfo("none.tif", height, width, 3, np.dtype(np.uint8))
+    info = RasterInfo("none.tif", height, width, 3, np.dtype(np.uint8), gaps=gaps)
     return make_plan(info, model, Finisher(model.spec, channels), options or RunOptions(memory=4 * 10**9))
 
 
@@ -37,6 +37,25 @@ def test_any_raster_gets_a_plan_within_the_budget(height, width, stride, halo):
     assert plan.grid.rows.tile <= max(LARGEST_TILE, -(-height // stride) * stride)
     assert plan.strip_width == width or plan.strip_width % BLOCK == 0
     assert plan.grid.waste >= 1
+
+
+def test_tiles_are_larger_where_none_can_be_left_out():
+    """A tile is left out only whole, so where pixels may be invalid, or unwanted, tiles are smaller."""
+    much = RunOptions(memory=64 * 10**9)
+    assert max(planned(30_000, 30_000, much, gaps=False).grid.tile) > LARGEST_WITH_GAPS
+    assert max(planned(30_000, 30_000, much).grid.tile) <= LARGEST_WITH_GAPS
+    masked = replace(much, mask="forest.gpkg")
+    assert max(planned(30_000, 30_000, masked, gaps=False).grid.tile) <= LARGEST_WITH_GAPS
+
+
+@given(st.integers(3, 40))
+def test_more_memory_is_never_more_work(tenths):
+    """A grid is judged with the columns of tiles that are computed for both strips at their seam."""
+    less, more = (
+        planned(12_000, 12_000, RunOptions(memory=n * 10**8), gaps=False) for n in (tenths + 6, tenths + 7)
+    )
+    pixels = [plan.tiles * plan.grid.tile[0] * plan.grid.tile[1] for plan in (less, more)]
+    assert pixels[1] <= 1.01 * pixels[0]
 
 
 def test_tiles_divide_the_raster_evenly():

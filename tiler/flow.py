@@ -2,26 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+LOWEST: Final = 19
+"""Of a thread's priorities."""
+PATIENCE: Final = 5
+"""So often a call may be waited for; the first ones always are."""
+
+
+@dataclass(slots=True, eq=False)
+class Helpers:
+    """Threads that give way to the consumer's until they have come late `PATIENCE` times.
+
+    A network on a CPU waits for the slowest of its threads: one that shares its core for a tenth of the time
+    holds up all. At the lowest priority helpers use the gaps between its layers. But there they are behind
+    other programs too, which may leave no gap.
+    """
+
+    polite: ThreadPoolExecutor
+    plain: ThreadPoolExecutor
+    late: int
+
+    def submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Call ``function(item)`` in one of them."""
+        return (self.polite if self.late < PATIENCE else self.plain).submit(function, item)
+
+    def result(self, future: Future[Result]) -> Result:
+        """Wait for a call."""
+        self.late += not future.done()
+        return future.result()
+
+
+@contextmanager
+def helpers(threads: int, *, give_way: bool) -> Iterator[Helpers]:
+    """That many threads at work at most; none is left at the end."""
+    with (
+        ThreadPoolExecutor(threads, "tiler", _lower_priority) as polite,
+        ThreadPoolExecutor(threads, "tiler") as plain,
+    ):
+        yield Helpers(polite, plain, 0 if give_way else PATIENCE)
+
+
+def _lower_priority() -> None:
+    """Of this thread, where threads have one of their own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+
 
 def prefetch(
-    function: Callable[[Item], Result], items: Iterable[Item], depth: int, threads: int = 1
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    depth: int,
+    threads: int = 1,
+    *,
+    give_way: bool = False,
 ) -> Generator[Result]:
     """Yield ``function(item)`` for each item, in order, with up to ``depth`` calls running or waiting ahead.
 
-    Items are drawn in the consumer's thread, calls run in ``threads`` others; depth 0 is a plain loop. The
-    first failure reaches the consumer unchanged. When the generator ends, by exhaustion, failure or
-    ``close``, calls that have not begun are dropped and no thread is left.
+    Items are drawn in the consumer's thread, calls run in ``threads`` others, at a lower priority if they
+    ``give_way``; depth 0 is a plain loop. The first failure reaches the consumer unchanged. When the
+    generator ends, by exhaustion, failure or ``close``, calls that have not begun are dropped and no thread
+    is left.
 
     >>> list(prefetch(abs, [-1, 2, -3], depth=2))
     [1, 2, 3]
@@ -30,14 +85,14 @@ def prefetch(
         yield from map(function, items)
         return
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="tiler") as pool:
+    with helpers(threads, give_way=give_way) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
                 if len(pending) > depth:
-                    yield pending.popleft().result()
+                    yield pool.result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield pool.result(pending.popleft())
         finally:
             for future in pending:
                 future.cancel()

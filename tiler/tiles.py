@@ -73,7 +73,8 @@ class TileReader:
             for column in strip.columns
             if wanted is None or wanted.touches(strip.share(row, column))
         )
-        with closing(prefetch(lambda place: self.read(strip, *place), places, depth, threads)) as tiles:
+        read = prefetch(lambda place: self.read(strip, *place), places, depth, threads, give_way=True)
+        with closing(read) as tiles:
             yield from (tile for tile in tiles if tile is not None)
 
     def read(self, strip: Strip, row: int, column: int) -> Tile | None:

@@ -1,0 +1,58 @@
+"""Calls ahead of their consumer: in order, and in threads that give way while that costs nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+from tiler.flow import LOWEST, PATIENCE, prefetch
+
+
+def priority(_: int) -> int:
+    """Of the thread that calls it."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
+def test_calls_that_are_ready_when_wanted_are_made_at_the_lowest_priority():
+    found = []
+    for value in prefetch(priority, range(20), depth=2, give_way=True):
+        found.append(value)
+        time.sleep(0.02)  # so that the next is there
+    assert found == [LOWEST] * 20
+    assert set(prefetch(priority, range(9), depth=2)) == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
+def test_calls_that_come_late_stop_giving_way():
+    """Other programs may leave the lowest priority nothing."""
+
+    def late(number: int) -> int:
+        time.sleep(0.02)
+        return priority(number)
+
+    found = list(prefetch(late, range(20), depth=2, give_way=True))
+    polite = found.index(os.getpriority(os.PRIO_PROCESS, 0))
+    assert PATIENCE <= polite <= PATIENCE + 3  # those that were waiting already
+    assert set(found[polite:]) == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+@pytest.mark.parametrize("give_way", [False, True])
+def test_order_failures_and_ends_are_the_same_either_way(give_way):
+    def fails(number: int) -> int:
+        if number == 5:
+            raise KeyError(number)
+        return number
+
+    found = []
+    with pytest.raises(KeyError):
+        found.extend(prefetch(fails, range(9), 2, 2, give_way=give_way))
+    calls = prefetch(fails, range(5), 2, 2, give_way=give_way)
+    found.append(next(calls))
+    calls.close()
+    assert found == [0, 1, 2, 3, 4, 0]
+    assert not [t for t in threading.enumerate() if t.name.startswith("tiler")]
