@@ -650,6 +650,7 @@ def test_a_full_disk(noisy, place, kind):
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert name in done.stderr.splitlines()[-1]
+    assert kind != "gpkg" or "a limit on the size of files is reached" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(place.glob("out.*[!n]"))
     assert here(place, kind) == 0
