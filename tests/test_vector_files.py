@@ -650,11 +650,23 @@ def test_a_full_disk(noisy, place, kind):
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert name in done.stderr.splitlines()[-1]
-    assert kind != "gpkg" or "a limit on the size of files is reached" in done.stderr
+    assert "rollback" not in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(place.glob("out.*[!n]"))
     assert here(place, kind) == 0
     assert (place / name).read_bytes() == (noisy / name).read_bytes()
+
+
+def test_what_sqlite_says_of_a_full_disk_is_said_in_words(noisy, tmp_path, monkeypatch, capsys):
+    """It has undone all by itself, and of GDAL's own rollback only that there is nothing to undo is heard."""
+
+    def full(*_, **__):
+        raise RuntimeError("sqlite3_exec(ROLLBACK) failed: cannot rollback - no transaction is active")
+
+    monkeypatch.setattr(pyogrio, "write_arrow", full)
+    arguments = ["polygons", noisy / "out.tif", tmp_path / "a.gpkg"]
+    refused(capsys, command, arguments, "a.gpkg: SQLite undid it, as where the disk is full", code=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

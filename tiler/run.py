@@ -159,17 +159,23 @@ def _carry_out(
                 observer(Noted(f"another process finished {outputs.main}"))
                 return outputs.finished(mark)
         store.sweep()
-        tally = _finish(work, whole, outputs)
-        labels = folder.place(outputs.main)
-        with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
-            polygons = _polygons(job, outputs, folder, labels, observer)
-        before = outputs.stored()
-        if before is not None and before.fingerprint == mark:
-            # The same labels again: those of other formats are still true.
-            polygons = {**before.polygons, **polygons}
-            before = None
-        report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
-        _publish(work, outputs, report, () if before is None else outputs.outdated(before, job.stamps))
+        return _complete(work, whole, outputs, mark, start)
+
+
+def _complete(work: Work, whole: BlockSet, outputs: Outputs, mark: Fingerprint, start: float) -> Report:
+    """Make the files of a run that nobody else is at work on, and give them their names."""
+    job, folder = work.job, work.folder
+    tally = _finish(work, whole, outputs)
+    labels = folder.place(outputs.main)
+    with work.stopwatch.timing("polygons") if outputs.polygons else nullcontext():
+        polygons = _polygons(job, outputs, folder, labels, work.observer)
+    before = outputs.stored()
+    if before is not None and before.fingerprint == mark:
+        # The same labels again: those of other formats are still true.
+        polygons = {**before.polygons, **polygons}
+        before = None
+    report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
+    _publish(work, outputs, report, () if before is None else outputs.outdated(before, job.stamps))
     return report
 
 

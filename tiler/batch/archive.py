@@ -123,7 +123,9 @@ class Archive:
                 raise UsageError(f"{lock.holder()} is at work in {self.folder}; wait for it, or stop it")
             time.sleep(PAUSE)
         stack.callback(lock.release)
-        other = differences(json.loads(lock.note() or "{}"), self.binding)
+        # On a full disk nothing is noted.
+        noted = lock.note()
+        other = differences(json.loads(noted), self.binding) if noted else ""
         if other:
             raise UsageError(
                 f"shards of a batch have the same network and options, and those at work in {self.folder} "

@@ -62,7 +62,9 @@ def preview(tasks: Iterable[Task], model: Model) -> Iterator[Preview]:
 def _planned(task: Task, model: Model, pace: float) -> tuple[Preview, float]:
     """The preview, and seconds per pixel that is computed."""
     job = prepare(task.source, model, task.options)
-    outputs = Outputs(Path(task.output), task.options.output, task.options.polygons)
+    outputs = Outputs(
+        Path(task.output), task.options.output, task.options.polygons, job.styled, job.tissue is not None
+    )
     outputs.check_sources(job.native.info.files)
     pixels = job.raster.info.height * job.raster.info.width
     report = None if task.options.overwrite else outputs.finished(fingerprint(job))

@@ -85,9 +85,10 @@ def _working_name(target: Path) -> Iterator[Path]:
 def _sweep(path: Path) -> None:
     """Remove what belongs to a lock, unless it is held."""
     lock = RunLock(path)
-    if lock.acquire():
-        _remove(path.with_name(path.name.removesuffix(LOCK)))
-        lock.release()
+    with suppress(OSError):
+        if lock.acquire():
+            _remove(path.with_name(path.name.removesuffix(LOCK)))
+    lock.release()
 
 
 def _remove(working: Path) -> None:
