@@ -768,60 +768,51 @@ class TestProcesses:
         assert shared_out(told, 2) == told
 
 
+def part(folder, number, **options) -> Batch:
+    """One of two shards of a batch."""
+    return batch(folder, "in", options=RunOptions(shard=(number, 2), **options))
+
+
 class TestShards:
     """Parts of one batch."""
-
-    def parts(self, folder, *options):
-        """A batch of two shards per set of options."""
-        return [
-            batch(folder, "in", options=RunOptions(shard=(i, 2), **more)) for i, more in enumerate(options, 1)
-        ]
 
     def test_shards_of_other_options_are_refused_while_one_is_at_work(self, tmp_path):
         """Else the last to end would decide what the summary says of all."""
         small(tmp_path, "in/a.tif", "in/b.tif")
-        first, second = self.parts(tmp_path, {"vector": "gpkg"}, {"vector": "fgb"})
-        tried = []
+        other, same = part(tmp_path, 2, vector="fgb"), part(tmp_path, 2, vector="gpkg", threads=1)
+        done = []
 
-        class Both(Silent):
+        class Meanwhile(Silent):
             def ended(self, task, outcome):
                 with pytest.raises(UsageError, match=r'vector: "gpkg" then, "fgb" now.*wait for them'):
-                    run_batch(second, Here(), Silent())
-                (same,) = self_.parts(tmp_path, {}, {"vector": "gpkg", "threads": 1})[1:]
-                tried.append(run_batch(same, Here(), Silent()).totals["done"])
+                    run_batch(other, Here(), Silent())
+                done.append(run_batch(same, Here(), Silent()).totals["done"])
 
-        self_ = self
-        run_batch(first, Here(), Both())
-        assert tried == [1]
+        run_batch(part(tmp_path, 1, vector="gpkg"), Here(), Meanwhile())
+        assert done == [1]
         assert record(tmp_path / "out").totals["done"] == 2
 
     def test_what_shards_of_other_options_did_before_is_not_done(self, tmp_path):
         """They have left: the batch is another one, of which one shard has been here."""
         small(tmp_path, "in/a.tif", "in/b.tif")
-        for part in self.parts(tmp_path, {"vector": "gpkg"}, {"vector": "fgb"}):
-            run_batch(part, Here(), Silent())
-        first, second = record(tmp_path / "out").entries.values()
+        run_batch(part(tmp_path, 1, vector="gpkg"), Here(), Silent())
+        run_batch(part(tmp_path, 2, vector="fgb"), Here(), Silent())
+        whole = record(tmp_path / "out")
+        first, second = whole.entries.values()
         assert (first.status, second.status) == (PENDING, "done")
         assert "made with another network, or other options" in first.reason
-        assert record(tmp_path / "out").options["vector"] == "fgb"
-        assert record(tmp_path / "out").state == "running"
+        assert (whole.options["vector"], whole.state) == ("fgb", "running")
 
 
 def test_the_pace_counts_what_this_batch_computed(tmp_path):
     """Of a raster that an earlier one had begun, the rest."""
     small(tmp_path, "in/a.tif")
-    report = run_batch_report(tmp_path)
+    run_batch(batch(tmp_path, "in"), Here(), Silent())
+    report = Outputs(tmp_path / "out" / "a.tif", "labels").stored()
     task = Task(str(tmp_path / "in" / "a.tif"), "net.onnx", "out.tif", RunOptions())
     pace = Pace.of([task])
     pace.end(task, Outcome("done", report=replace(report, blocks=4, blocks_computed=1)))
-    assert pace.pixels == report.pixels // 4
-    assert pace.counts == {"done": 1}
-
-
-def run_batch_report(folder):
-    """The report of one small raster."""
-    run_batch(batch(folder, "in"), Here(), Silent())
-    return Outputs(folder / "out" / "a.tif", "labels").stored()
+    assert (pace.pixels, pace.counts) == (report.pixels // 4, {"done": 1})
 
 
 class TestCommand:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CENTIMETRE: Final = 0.01
 """Metres."""
-MOST_ASKED: Final = 4096
+MOST_ASKED: Final = 1024
 """Tiles that are asked whether they hold anything, to say beforehand how many do."""
 
 

@@ -1,5 +1,8 @@
 """Test-time augmentation: a network's mean over mirrored and turned views of each tile.
 
+The U-Net paper averages seven rotated copies of its image (Ronneberger et al., 2015, section 4); here it is
+the four flips, or all eight positions of a square, which need no interpolation.
+
 What is averaged is what the network returns, logits or probabilities, as blended tiles are. Views of a tile
 are tiles of the whole image's views: their starts are on the stride, since tiles and the padded image are
 multiples of it, and a halo that is alike on all sides stays one. So what is exact stays exact.

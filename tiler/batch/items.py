@@ -107,9 +107,8 @@ def find_items(
             raise UsageError(f"a source names at least one raster, got none in {source!r}; {search}")
         items.update(dict.fromkeys(found))
     if search.left_out:
-        observer(
-            Noted(f"{len(search.left_out)} results of earlier runs, whose reports say so, are no sources")
-        )
+        count = len(search.left_out)
+        observer(Noted(f"{count} files are left out: reports beside them say that they are results"))
     _check_outputs(items, folder, options.output)
     return tuple(items)
 
