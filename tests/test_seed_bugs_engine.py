@@ -33,7 +33,7 @@ def test_d9_1_align_corners_is_never_tiled_as_exact(tmp_path):
     assert "align_corners" in model.inexact[0]
 
 
-def test_d9_6_views_are_averaged_as_scores_and_not_as_probabilities():
+def test_d9_6_views_are_averaged_as_probabilities():
     """One seed resized probabilities, another logits, and neither said so; a label can hang on it."""
 
     def network(batch_NCHW):
@@ -46,8 +46,8 @@ def test_d9_6_views_are_averaged_as_scores_and_not_as_probabilities():
     raw_CHW[0, 0, 0] = 255
     model = augmented(networks.function_model(network, networks.spec(1), 1), "flips")
     planes_QHW = run(ArrayRaster(raw_CHW), model, make_plan(Axis(8, 8), Axis(8, 8))).planes_QHW
-    probability = 1 / (1 + np.exp(-(10 - 3 * 3) / 4))
-    assert (planes_QHW[0] == 1).all(), "the mean of the probabilities is 0.29, which would be the other class"
+    probability = (1 / (1 + np.exp(-10)) + 3 / (1 + np.exp(3))) / 4
+    assert (planes_QHW[0] == 0).all(), "the mean of the logits is 0.25, which would be the other class"
     assert planes_QHW[1] == pytest.approx(probability * 254, abs=1)
 
 

@@ -30,7 +30,7 @@ from tiler.planning import make_plan as planned
 from tiler.ports import RasterInfo
 from tiler.readers.array import ArrayRaster
 from tiler.run import segment
-from tiler.tta import VIEWS, augmented
+from tiler.tta import VIEWS, augmented, shares
 
 STRIDE, REACH = 4, 6
 """Of the network below; its halo is 8, the next multiple of the stride."""
@@ -39,10 +39,7 @@ OFFSETS = ((0, 0, 3), (3, 2, 1), (-1, 6, 2), (2, -5, 1), (1, 0, 5))
 
 
 def lopsided(batch_NCHW):
-    """A network that sees further to one side than to the other, and pools squares of its stride.
-
-    All it computes are small whole numbers, whose sums have no rounding: equal means equal.
-    """
+    """A network that sees further to one side than to the other, and pools squares of its stride."""
     count, _, height, width = batch_NCHW.shape
     padded_NHW = np.pad(batch_NCHW[:, 0], ((0, 0), (REACH, REACH), (REACH, REACH)))
     seen_NHW = np.zeros((count, height, width), np.float32)
@@ -54,8 +51,8 @@ def lopsided(batch_NCHW):
     return np.stack([seen_NHW, 4 * pooled_NHW - seen_NHW, 2 * pooled_NHW], axis=1)
 
 
-def lopsided_model(tta: str):
-    spec = networks.spec(1, ("a", "b", "c"), stride=STRIDE, halo=REACH, scale=(1.0,))
+def lopsided_model(tta: str, **more):
+    spec = networks.spec(1, ("a", "b", "c"), stride=STRIDE, halo=REACH, **more)
     return augmented(networks.function_model(lopsided, spec, 3), tta)
 
 
@@ -101,17 +98,43 @@ def test_a_halo_one_stride_smaller_is_not_exact(tta):
     assert (planes_QHW != Finisher(model.spec, 3, "both")(expected_KHW, valid_HW)).any()
 
 
+@pytest.mark.parametrize("activation", ["none", "logits"])
 @pytest.mark.parametrize(("tta", "turns"), [("flips", (0, 2)), ("all", (0, 1, 2, 3))])
-def test_the_mean_over_views_by_hand(tta, turns):
-    """Against numpy's own rotations and reflections; as a float, before anything is rounded."""
-    batch_NCHW = np.random.default_rng(0).integers(0, 255, (2, 1, 24, 40)).astype(np.float32)
-    expected = [np.rot90(lopsided(np.rot90(batch_NCHW, turn, (2, 3))), -turn, (2, 3)) for turn in turns] + [
-        np.rot90(lopsided(np.rot90(batch_NCHW[..., ::-1], turn, (2, 3))), -turn, (2, 3))[..., ::-1]
+def test_the_mean_over_views_by_hand(tta, turns, activation):
+    """Against numpy's own rotations and reflections, and a softmax in double precision."""
+
+    def said(batch_NCHW):
+        scores_NKHW = lopsided(batch_NCHW).astype(np.float64)
+        if activation == "none":
+            return scores_NKHW
+        raised_NKHW = np.exp(scores_NKHW)
+        return raised_NKHW / raised_NKHW.sum(axis=1, keepdims=True)
+
+    batch_NCHW = np.random.default_rng(0).random((2, 1, 24, 40), np.float32)
+    both = [
+        [
+            np.rot90(said(np.rot90(view_NCHW, turn, (2, 3))), -turn, (2, 3))
+            for view_NCHW in (batch_NCHW, batch_NCHW[..., ::-1])
+        ]
         for turn in turns
     ]
+    expected = [scores for upright, flipped in both for scores in (upright, flipped[..., ::-1])]
     assert len({scores.tobytes() for scores in expected}) == len(expected) == len(VIEWS[tta])
-    found = lopsided_model(tta).backend.predict(batch_NCHW)
-    np.testing.assert_array_equal(found, np.mean(expected, axis=0))
+    model = lopsided_model(tta, activation=activation)
+    assert model.spec.activation == {"none": "none", "logits": "softmax"}[activation]
+    np.testing.assert_allclose(model.backend.predict(batch_NCHW), np.mean(expected, axis=0), rtol=2e-5)
+
+
+def test_one_channel_of_logits_is_a_sigmoid():
+    """Of any size, without a warning."""
+    logits_NKHW = np.array([-1e30, -200, -3, 0, 3, 200, 1e30], np.float32).reshape(1, 1, 1, 7)
+    with np.errstate(all="raise", under="ignore"):
+        found = shares(logits_NKHW).ravel()
+    assert found == pytest.approx([0, 0, 1 / (1 + np.exp(3)), 0.5, 1 / (1 + np.exp(-3)), 1, 1], abs=1e-7)
+    spec = networks.spec(1, activation="logits")
+    model = augmented(networks.function_model(lambda batch: batch, spec, 1), "flips")
+    assert model.spec.activation == "sigmoid"
+    assert found.dtype == np.float32
 
 
 def test_none_is_the_network_itself():
@@ -123,7 +146,7 @@ def test_what_a_network_returns_is_not_written_to():
     """A function may return what it was fed, or one array again and again."""
     scores_NKHW = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
     scores_NKHW.flags.writeable = False
-    model = networks.function_model(lambda batch: scores_NKHW, networks.spec(1), 2)
+    model = networks.function_model(lambda batch: scores_NKHW, networks.spec(1, activation="none"), 2)
     flipped = augmented(model, "flips").backend.predict(np.zeros((1, 1, 4, 4), np.float32))
     assert np.ptp(flipped[0, 0]) == 0, "the mean of a ramp over its flips is flat"
     assert scores_NKHW[0, 0, 0, 1] == 1
@@ -146,14 +169,15 @@ def planes(path):
 
 @pytest.mark.parametrize("tta", ["flips", "all"])
 def test_an_equivariant_network_says_the_same_with_and_without(place, tmp_path, tta):
-    """Labels and probabilities, in blended mode too: the mean of equal numbers is that number."""
+    """Labels, and probabilities, in blended mode too: the mean of equal numbers is that number."""
     for blend in ("exact", "hann"):
         for name, more in (("with", {"tta": tta}), ("without", {})):
             options = RunOptions(output="both", blend=blend, tile=64, batch=3, **more)
             segment(place / "scene.tif", place / "equivariant.onnx", tmp_path / f"{name}.tif", options)
         for suffix in (".tif", ".probabilities.tif"):
-            one, other = (planes(tmp_path / f"{name}{suffix}") for name in ("with", "without"))
-            np.testing.assert_array_equal(one, other)
+            one, other = (planes(tmp_path / f"{name}{suffix}").astype(int) for name in ("with", "without"))
+            # Probabilities become bytes by way of another softmax.
+            assert np.abs(one - other).max() <= (suffix != ".tif")
         for path in tmp_path.iterdir():
             path.unlink()
 
@@ -196,7 +220,7 @@ def test_other_views_are_another_result(place, tmp_path):
     where = place / "scene.tif", place / "unet.onnx", tmp_path / "out.tif"
     plain = segment(*where)
     assert "tta" not in plain.fingerprint["options"]
-    with pytest.raises(OtherRunError, match=r'tta: null then, "flips" now'):
+    with pytest.raises(OtherRunError, match=r'options \(tta: null then, "flips" now\)'):
         segment(*where, RunOptions(tta="flips"))
     flipped = segment(*where, RunOptions(tta="flips", overwrite=True))
     assert flipped.fingerprint["options"]["tta"] == "flips"
@@ -234,8 +258,8 @@ def test_plans_count_the_views(place):
         peaks[tta] = plan.peak
         network_seconds(augmented(model, tta), plan)
     assert len(calls) == 2 * (1 + 4 + 8)
-    assert peaks["all"] == peaks["flips"] == peaks["none"] + 4 * 256 * 256 * 4 * (3 + 2)
-    assert "views" in prepare(place / "scene.tif", place / "unet.onnx", RunOptions(tta="all")).plan().terms
+    assert peaks["all"] == peaks["flips"] == peaks["none"] + 4 * 256 * 256 * 4 * (3 + 2 * 2 + 2)
+    assert prepare(place / "scene.tif", place / "unet.onnx", RunOptions(tta="all")).plan().terms["views"]
 
 
 def test_a_network_that_returns_another_size_is_an_error():
@@ -243,6 +267,14 @@ def test_a_network_that_returns_another_size_is_an_error():
     model = networks.function_model(lambda batch: batch[:, :, 1:], networks.spec(2), 2)
     with pytest.raises(InputError, match=r"one score per pixel, got \(1, 2, 15, 16\) for \(1, 2, 16, 16\)"):
         augmented(model, "all").backend.predict(np.zeros((1, 2, 16, 16), np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_an_error(bad):
+    """The probability of an infinite score is a number; the run stops all the same."""
+    model = networks.function_model(lambda batch: np.full((1, 1, 8, 8), bad), networks.spec(1), 1)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        augmented(model, "flips").backend.predict(np.zeros((1, 1, 8, 8), np.float32))
 
 
 def test_views_are_computed_in_several_threads_at_once():

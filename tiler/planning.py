@@ -152,14 +152,13 @@ class _Cost:
             "resampling": self._resampling(area, readers),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
             "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
-            # A copy of the batch, turned, and the sum so far, in each call.
-            **(
-                {"views": area * batch * self.model.backend.workers * (fed + scores)}
-                if self.augmented
-                else {}
-            ),
+            "views": self._views(area * batch, fed, scores),
             **self.strip_terms(tile, strip_width),
         }
+
+    def _views(self, pixels: int, fed: int, scores: int) -> int:
+        """In each call: a copy of the batch, turned; its probabilities, with two planes; the sum so far."""
+        return pixels * self.model.backend.workers * (fed + 2 * scores + 8) if self.augmented else 0
 
     def _resampling(self, area: int, readers: int) -> int:
         """What the readers hold while they bring a tile to another resolution: source pixels, and means."""

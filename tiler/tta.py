@@ -3,9 +3,10 @@
 The U-Net paper averages seven rotated copies of its image (Ronneberger et al., 2015, section 4); here it is
 the four flips, or all eight positions of a square, which need no interpolation.
 
-What is averaged is what the network returns, logits or probabilities, as blended tiles are. Views of a tile
-are tiles of the whole image's views: their starts are on the stride, since tiles and the padded image are
-multiples of it, and a halo that is alike on all sides stays one. So what is exact stays exact.
+Averaged are probabilities, so that no view outvotes the others by being very sure; of networks that return
+scores which are none, the scores. Views of a tile are tiles of the whole image's views: their starts are on
+the stride, since tiles and the padded image are multiples of it, and a halo that is alike on all sides stays
+one. So what is exact stays exact.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ VIEWS: Final = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AugmentedBackend:
-    """A network whose scores are the mean over views; one view is computed after the other."""
+    """A network whose probabilities are the mean over views; one view is computed after the other."""
 
     backend: Backend
     views: tuple[View, ...]
+    activation: str
+    """What the network returns; see `tiler.spec.ModelSpec`."""
 
     @property
     def workers(self) -> int:
@@ -69,21 +72,21 @@ class AugmentedBackend:
         return self.backend.workers
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
-        """The mean of the views' scores, each turned back; summed in the order of the views.
+        """The mean over the views, each turned back; summed in their order.
 
         Raises
         ------
         InputError
-            if the network returns scores of another size than it is fed.
+            if the network returns scores of another size than it is fed, or that are no numbers.
         """
-        total_NKHW = self._scores(self.views[0], batch_NCHW).copy()
+        total_NKHW = self._seen(self.views[0], batch_NCHW).copy()
         for view in self.views[1:]:
-            total_NKHW += self._scores(view, batch_NCHW)
+            total_NKHW += self._seen(view, batch_NCHW)
         total_NKHW /= len(self.views)
         return total_NKHW
 
-    def _scores(self, view: View, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
-        """Of one view, turned back."""
+    def _seen(self, view: View, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
+        """What the network says of one view, turned back."""
         seen_NCHW = np.ascontiguousarray(view.of(batch_NCHW))
         scores_NKHW = self.backend.predict(seen_NCHW)
         if scores_NKHW.shape[2:] != seen_NCHW.shape[2:]:
@@ -91,7 +94,13 @@ class AugmentedBackend:
                 f"the network returns one score per pixel, got {scores_NKHW.shape} for {seen_NCHW.shape}; "
                 "check --tile against its legal sizes"
             )
-        return view.back(scores_NKHW)
+        if not np.isfinite(scores_NKHW).all():
+            # A probability of an infinite score would be a number again.
+            raise InputError(
+                "the network's scores are numbers, got NaN or infinity; check its input scaling, and its "
+                "weights for float16 overflow"
+            )
+        return view.back(shares(scores_NKHW) if self.activation == "logits" else scores_NKHW)
 
     def reserve(self, size: int) -> None:
         """Pass it on."""
@@ -102,6 +111,17 @@ class AugmentedBackend:
         self.backend.release()
 
 
+def shares(logits_NKHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities: by sigmoid of one channel, by softmax of several."""
+    if logits_NKHW.shape[1] == 1:
+        small_NKHW = np.exp(-np.abs(logits_NKHW))
+        return np.asarray(np.where(logits_NKHW >= 0, np.float32(1), small_NKHW) / (1 + small_NKHW))
+    raised_NKHW: NDArray[np.float32] = logits_NKHW - logits_NKHW.max(axis=1, keepdims=True)
+    np.exp(raised_NKHW, out=raised_NKHW)
+    raised_NKHW /= raised_NKHW.sum(axis=1, keepdims=True)
+    return raised_NKHW
+
+
 def augmented(model: Model, tta: str) -> Model:
     """The model that computes the mean over the views of that name.
 
@@ -110,11 +130,16 @@ def augmented(model: Model, tta: str) -> Model:
     UsageError
         if views are turned by a quarter and the network takes tiles of one shape only, that is no square.
     """
-    views = VIEWS[tta]
+    views, spec = VIEWS[tta], model.spec
+    if len(views) == 1:
+        return model
     height, width = model.shape[1:]
     if any(view.transposed for view in views) and height != width:
         taken = f"{width or 'any'} x {height or 'any'} px"
         raise UsageError(
             f"--tta {tta} turns tiles by a quarter, the model takes tiles of {taken}; take flips"
         )
-    return model if len(views) == 1 else replace(model, backend=AugmentedBackend(model.backend, views))
+    if spec.activation == "logits":
+        spec = replace(spec, activation="sigmoid" if model.channels == 1 else "softmax")
+    backend = AugmentedBackend(model.backend, views, model.spec.activation)
+    return replace(model, spec=spec, backend=backend)
