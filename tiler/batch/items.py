@@ -106,10 +106,10 @@ def find_items(
         if not found:
             raise UsageError(f"a source names at least one raster, got none in {source!r}; {search}")
         items.update(dict.fromkeys(found))
+    _check_outputs(items, folder, options.output)
     if search.left_out:
         count = len(search.left_out)
         observer(Noted(f"{count} files are left out: reports beside them say that they are results"))
-    _check_outputs(items, folder, options.output)
     return tuple(items)
 
 

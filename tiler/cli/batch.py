@@ -69,13 +69,13 @@ def batch(
     from tiler.cluster.scheduler import Scheduler
     from tiler.device import Device
 
-    items = find_items(sources, folder, options, progress(log, quiet))
     if options.scheduler is None:
         where = devices(options, workers)
     elif workers is None:
         where = [options.device] * Scheduler.parse(options.scheduler).workers
     else:
         raise UsageError("--workers are of this machine, those of --scheduler are its own; choose one")
+    items = find_items(sources, folder, options, progress(log, quiet))
     options = shared_out(options, len(where))
     made = Batch(str(model), folder, items, options, skip_existing, retry_failed, limit)
     if dry_run:
