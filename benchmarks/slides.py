@@ -264,10 +264,11 @@ def glass_table(folder: Path) -> list[str]:
     lines = ["| slide | px | um per px | left out as glass |", "|---|--:|--:|--:|"]
     for path in sorted(folder.iterdir()):
         try:
-            raster = open_raster(path, assume_mpp=ASSUMED)
+            told = None if open_raster(path).info.ground else ASSUMED
         except InputError:
             continue  # a text
-        tissue = open_tissue(raster, raster.info, RunOptions(assume_mpp=ASSUMED))
+        raster = open_raster(path, assume_mpp=told)
+        tissue = open_tissue(raster, raster.info, RunOptions(assume_mpp=told))
         if tissue is not None and raster.info.ground is not None:
             size, mpp = f"{raster.info.width} x {raster.info.height}", raster.info.ground[0] * 1e6
             lines.append(f"| {path.name} | {size} | {mpp:.3g} | {1 - tissue.facts()['share']:.1%} |")

@@ -458,7 +458,7 @@ def test_names_that_are_no_text(place, capsys):
     odd = place / os.fsdecode(b"odd\xff.tif")
     odd.write_bytes((place / "good.tif").read_bytes())
     refused(capsys, place, segment(place, odd.name), "cannot open")
-    refused(capsys, place, segment(place, "good.tif", "good.onnx", odd.name), "printable")
+    refused(capsys, place, segment(place, "good.tif", "good.onnx", odd.name), "printable text, got '")
 
 
 def test_a_name_that_is_too_long(place, capsys):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from refusals import refused
 from tiler.batch import task as task_module
 from tiler.batch.here import Here
 from tiler.batch.items import find_items
+from tiler.batch.pace import Pace
 from tiler.batch.processes import Processes, Worker, devices, shared_out
 from tiler.batch.record import ENDED, PENDING, STOPPED, Record
 from tiler.batch.run import Batch, run_batch
@@ -35,6 +37,7 @@ from tiler.cli.main import tiler as command
 from tiler.errors import InputError, OtherRunError, OutputError, TilerError, UsageError
 from tiler.events import Planned
 from tiler.options import RunOptions
+from tiler.outputs import Outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # as the command does
 BATCH = [sys.executable, "-m", "tiler", "batch"]
@@ -247,6 +250,24 @@ class TestItems:
         assert self.names(tmp_path, str(tmp_path))[0] == ("in/a.tif", "in/a.tif")
         assert len(self.names(tmp_path, str(tmp_path))) == 1
 
+    def test_nor_are_those_of_an_older_output_folder(self, tmp_path):
+        """Maps, probabilities and pictures that a report of ours tells of are left out, and counted."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        slides.aperio(tmp_path / "in" / "c.svs", slides.pyramid(slides.patterned(480, 480, [])))
+        items = find_items([str(tmp_path / "in")], tmp_path / "in" / "maps", RunOptions(output="both"))
+        old = Batch(str(tmp_path / "net.onnx"), tmp_path / "in" / "maps", items, RunOptions(output="both"))
+        assert run_batch(old, Here(), Silent()).totals["done"] == 3
+        # Reports that are not ours, or of another file, leave nothing out.
+        (tmp_path / "in" / "a.report.json").write_text("{}")
+        shutil.copy(tmp_path / "in" / "maps" / "a.report.json", tmp_path / "in" / "b.report.json")
+        heard = []
+        again = find_items([str(tmp_path / "in")], tmp_path / "out", RunOptions(), heard.append)
+        assert [item.output for item in again] == ["a.tif", "b.tif", "c.tif"]
+        assert [event.message.split()[0] for event in heard] == ["7"]
+        assert len(find_items([str(tmp_path / "in/maps/a.tif")], tmp_path / "out", RunOptions())) == 1
+        with pytest.raises(UsageError, match=r"but not results that have their \.report\.json beside them"):
+            find_items([str(tmp_path / "in" / "maps")], tmp_path / "out", RunOptions())
+
     def test_globs_and_files_each_once(self, tmp_path):
         small(tmp_path, "in/b/x.tif", "in/a/y.tif", "in/a/z.tif")
         pattern = str(tmp_path / "in" / "*" / "[xy].tif")
@@ -268,9 +289,14 @@ class TestItems:
         assert items[0].source == str(tmp_path / "a.tif")
         assert (items[0].mpp, items[0].mask) == (0.5, str(tmp_path / "m.geojson"))
         assert (items[1].mpp, items[1].mask) == (None, None)
-        (tmp_path / "list.txt").write_text("# mine\n\na.tif\n  sub/b.tif\n")
+        (tmp_path / "list.txt").write_text("# mine\n\na.tif\n  sub/b.tif\n./#c.tif\n")
         items = find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
-        assert [i.source for i in items] == [str(tmp_path / "a.tif"), str(tmp_path / "sub/b.tif")]
+        assert [Path(i.source) for i in items] == [tmp_path / n for n in ("a.tif", "sub/b.tif", "#c.tif")]
+
+    def test_a_list_that_is_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "list.txt")
+        with pytest.raises(UsageError, match="a list is a file, got a directory, device or pipe"):
+            find_items([str(tmp_path / "list.txt")], tmp_path / "out", RunOptions())
 
     def test_lists_end_lines_at_ends_of_lines_alone(self, tmp_path):
         """Not at what else Unicode calls one; and a quoted name may hold one."""
@@ -474,6 +500,53 @@ class TestCarryingOn:
         small(tmp_path, "other/b.tif")
         with pytest.raises(UsageError, match="knows of no attempt at these rasters"):
             run_batch(batch(tmp_path, "other", retry_failed=True), Here(), Silent())
+
+    def test_overwrite_that_was_stopped_goes_on_with_what_is_left(self, tmp_path):
+        """What it has renewed is not computed once more; when it has ended, all of it is again."""
+        small(tmp_path, "in/a.tif", "in/b.tif", "in/c.tif")
+        run_batch(batch(tmp_path, "in"), Here(), Silent())
+
+        class Stop(Silent):
+            def ended(self, task, outcome):
+                if task.source.endswith("b.tif"):
+                    raise KeyboardInterrupt
+
+        again = batch(tmp_path, "in", options=RunOptions(overwrite=True))
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(again, Here(), Stop())
+        # A kill would leave a record that still runs.
+        text = (tmp_path / "out" / "run.json").read_text()
+        (tmp_path / "out" / "run.json").write_text(text.replace('"state": "stopped"', '"state": "running"'))
+        archives.write(tmp_path / "in" / "a.tif", archives.noise(8))  # and one has changed since
+        statuses = [e.status for e in run_batch(again, Here(), Silent()).entries.values()]
+        assert statuses == ["done", "already", "done"]
+        statuses = [e.status for e in run_batch(again, Here(), Silent()).entries.values()]
+        assert statuses == ["done"] * 3
+
+    def test_overwrite_with_other_options_begins_anew(self, tmp_path):
+        small(tmp_path, "in/a.tif", "in/b.tif")
+
+        class Stop(Silent):
+            def ended(self, task, outcome):
+                raise KeyboardInterrupt
+
+        for options in ({}, {"blend": "hann"}):
+            again = batch(tmp_path, "in", options=RunOptions(overwrite=True, **options))
+            with pytest.raises(KeyboardInterrupt):
+                run_batch(again, Here(), Stop())
+        assert [e.status for e in record(tmp_path / "out").entries.values()] == ["done", PENDING]
+        assert [e.renewed for e in record(tmp_path / "out").entries.values()] == [True, False]
+
+    @pytest.mark.parametrize("name", ["s.tissue.png", "s.config.toml"])
+    def test_a_small_file_that_is_gone_is_made_anew_alone(self, tmp_path, name):
+        slides.aperio(tmp_path / "s.svs", slides.pyramid(slides.textured(480, 480)))
+        networks.pixelwise(tmp_path / "net.onnx", seed=3)
+        run_batch(batch(tmp_path, "s.svs"), Here(), Silent())
+        before = (tmp_path / "out" / name).read_bytes()
+        (tmp_path / "out" / name).unlink()
+        (entry,) = run_batch(batch(tmp_path, "s.svs"), Here(), Silent()).entries.values()
+        assert (entry.status, entry.blocks_computed) == ("already", 0)
+        assert (tmp_path / "out" / name).read_bytes() == before
 
     def test_limit_goes_on_from_what_is_left(self, tmp_path):
         small(tmp_path, "in/a.tif", "in/b.tif", "in/c.tif")
@@ -695,8 +768,70 @@ class TestProcesses:
         assert shared_out(told, 2) == told
 
 
+def part(folder, number, **options) -> Batch:
+    """One of two shards of a batch."""
+    return batch(folder, "in", options=RunOptions(shard=(number, 2), **options))
+
+
+class TestShards:
+    """Parts of one batch."""
+
+    def test_shards_of_other_options_are_refused_while_one_is_at_work(self, tmp_path):
+        """Else the last to end would decide what the summary says of all."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        other, same = part(tmp_path, 2, vector="fgb"), part(tmp_path, 2, vector="gpkg", threads=1)
+        done = []
+
+        class Meanwhile(Silent):
+            def ended(self, task, outcome):
+                with pytest.raises(UsageError, match=r'vector: "gpkg" then, "fgb" now.*wait for them'):
+                    run_batch(other, Here(), Silent())
+                done.append(run_batch(same, Here(), Silent()).totals["done"])
+
+        run_batch(part(tmp_path, 1, vector="gpkg"), Here(), Meanwhile())
+        assert done == [1]
+        assert record(tmp_path / "out").totals["done"] == 2
+
+    def test_what_shards_of_other_options_did_before_is_not_done(self, tmp_path):
+        """They have left: the batch is another one, of which one shard has been here."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        run_batch(part(tmp_path, 1, vector="gpkg"), Here(), Silent())
+        run_batch(part(tmp_path, 2, vector="fgb"), Here(), Silent())
+        whole = record(tmp_path / "out")
+        first, second = whole.entries.values()
+        assert (first.status, second.status) == (PENDING, "done")
+        assert "made with another network, or other options" in first.reason
+        assert (whole.options["vector"], whole.state) == ("fgb", "running")
+
+
+def test_the_pace_counts_what_this_batch_computed(tmp_path):
+    """Of a raster that an earlier one had begun, the rest."""
+    small(tmp_path, "in/a.tif")
+    run_batch(batch(tmp_path, "in"), Here(), Silent())
+    report = Outputs(tmp_path / "out" / "a.tif", "labels").stored()
+    task = Task(str(tmp_path / "in" / "a.tif"), "net.onnx", "out.tif", RunOptions())
+    pace = Pace.of([task])
+    pace.end(task, Outcome("done", report=replace(report, blocks=4, blocks_computed=1)))
+    assert (pace.pixels, pace.counts) == (report.pixels // 4, {"done": 1})
+
+
 class TestCommand:
     """The command line."""
+
+    def test_dry_run_tells_of_polygons(self, tmp_path, capsys):
+        """Maps that lack them are not done, and their size is said to come on top."""
+        small(tmp_path, "in/a.tif", "in/b.tif")
+        run_batch(batch(tmp_path, "in", limit=1), Here(), Silent())
+        given = ["batch", tmp_path / "net.onnx", tmp_path / "out", tmp_path / "in", "--dry-run"]
+        for more, words in (
+            ([], ["done already  1", "of maps"]),
+            (["--vector", "gpkg"], ["done already   0", "only polygons  1 maps are done already", "on top"]),
+        ):
+            assert run_command(command, [str(g) for g in [*given, *more]]) == 0
+            out = capsys.readouterr().out
+            for word in words:
+                assert word in out, out
+            assert ("polygons" in out) == bool(more)
 
     def test_dry_run_says_what_it_would_take_and_writes_nothing(self, place, tmp_path):
         result = CliRunner().invoke(

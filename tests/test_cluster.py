@@ -184,6 +184,15 @@ def test_two_workers_at_an_address_make_it_too(place, dask, tmp_path, mode):
     assert_same(place, tmp_path / "out.tif", mode)
 
 
+def test_views_of_tiles_are_computed_by_workers_too(place, dask, tmp_path):
+    """With --tta the map is that of one process, however its blocks are shared out."""
+    for name, more in (("alone", {}), ("shared", {"scheduler": dask.address})):
+        report = run(place, tmp_path / f"{name}.tif", tta="all", **more)
+        assert report.plan["views"] == 8
+    assert (tmp_path / "shared.tif").read_bytes() == (tmp_path / "alone.tif").read_bytes()
+    assert (tmp_path / "alone.tif").read_bytes() != (place / "exact.tif").read_bytes()
+
+
 def working(dask) -> list[psutil.Process]:
     """Processes that compute for a scheduler: children of the nannies."""
     nannies = {worker.pid for worker in dask.workers}

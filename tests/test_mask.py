@@ -23,6 +23,7 @@ from tiler.job import prepare
 from tiler.open import open_mask, open_raster
 from tiler.options import RunOptions
 from tiler.run import segment
+from tiler.tiles import TileReader
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 UTM = "EPSG:32633"
@@ -110,6 +111,25 @@ def test_the_plan_counts_them(scene, unet, tmp_path, capsys):
     assert plan.tiles - job.skipped(plan) == report.tiles_computed
     assert run_command(tiler, ["plan", str(scene), str(unet), "--mask", str(mask), "--tile", "128"]) == 0
     assert f"skipped                {job.skipped(plan)} tiles" in capsys.readouterr().out
+
+
+def test_a_plan_of_very_many_tiles_asks_some_of_them(scene, unet, tmp_path, monkeypatch, capsys):
+    """A mask is read for each that is asked; the rest is like them, and it is said so."""
+    mask = geojson(tmp_path / "mask.geojson", RING)
+    options = RunOptions(mask=str(mask), tile=64)
+    job = prepare(scene, unet, options)
+    plan = job.plan()
+    exact = job.skipped(plan)
+    monkeypatch.setattr("tiler.job.MOST_ASKED", plan.tiles - 1)
+    monkeypatch.setattr("tiler.cli.tables.MOST_ASKED", plan.tiles - 1)
+    assert job.skipped(plan) == pytest.approx(exact, abs=plan.tiles / 20)
+    assert run_command(tiler, ["plan", str(scene), str(unet), "--mask", str(mask), "--tile", "64"]) == 0
+    assert f"skipped                about {job.skipped(plan)} tiles" in capsys.readouterr().out
+    asked = []
+    monkeypatch.setattr("tiler.job.MOST_ASKED", 10)
+    monkeypatch.setattr(TileReader, "skips", lambda self, share: asked.append(share) or True)
+    assert job.skipped(plan) == plan.tiles
+    assert len(asked) == 10
 
 
 def test_a_raster_mask_of_another_resolution(scene, unet, tmp_path):

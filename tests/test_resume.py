@@ -359,11 +359,24 @@ def test_another_run_that_was_begun_beside_a_finished_output_is_kept(place):
     assert run(place, overwrite=True, halo=48).blocks_computed == BLOCKS - 7
 
 
-@pytest.mark.parametrize("name", ["out.tif", "out.config.toml"])
-def test_a_finished_output_of_which_a_file_is_gone(place, name):
+@pytest.mark.parametrize("name", ["out.config.toml", "out.qml"])
+def test_a_small_file_that_is_gone_is_made_anew_alone(place, name):
+    """Nothing is computed, and nothing else is touched."""
+    run(place)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in place.glob("out*")}
+    (place / name).unlink()
+    events = []
+    run(place, observer=events.append)
+    assert next(e.message for e in events if isinstance(e, Noted)).endswith("was gone and is made anew")
+    content = before.pop(place / name)[1]
+    assert (place / name).read_bytes() == content
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
+
+
+def test_a_finished_output_of_which_a_file_is_gone(place):
     """It is said so."""
     run(place)
-    (place / name).unlink()
+    (place / "out.tif").unlink()
     with pytest.raises(UsageError, match=r"a run of which other files are gone; pass --overwrite"):
         run(place)
     run(place, overwrite=True)

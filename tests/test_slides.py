@@ -287,7 +287,8 @@ def test_a_scene_is_read_by_gdal(tmp_path):
             dataset.build_overviews([2])
         assert openslide.OpenSlide.detect_format(path) == "generic-tiff"
         assert open_raster(path).info.reader.startswith("GDAL")
-    assert open_raster(scene, assume_mpp=0.5).info.reader.startswith("GDAL")
+    with pytest.raises(InputError, match="is georeferenced; leave it out"):
+        open_raster(scene, assume_mpp=0.5)
     assert open_raster(picture, assume_mpp=0.5).info.reader.startswith("OpenSlide")
 
 
@@ -348,6 +349,18 @@ def test_bad_options(made, ink, tmp_path, capsys, more, words):
     refused(capsys, tiler, command, *words)
 
 
+def test_inspect_says_the_resolution_that_is_used(tmp_path, capsys):
+    """Of a level that dropped an odd row, not what the ratio of sizes would make of it."""
+    levels = slides.pyramid(slides.patterned(901, 1203, SQUARES[:1]), (1, 2, 4))
+    path = slides.aperio(tmp_path / "a.svs", levels)
+    assert run_command(tiler, ["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    for number in range(3):
+        info = open_raster(path, level=number).info
+        line = f"level {number}     {info.width} x {info.height} px, {info.ground[0] * 1e6:.4g} um"
+        assert line in out, out
+
+
 def test_a_scene_has_no_micrometres(ink, tmp_path, capsys):
     """It is told which option it has instead."""
     raw_CHW = np.zeros((3, 64, 64), np.uint8)
@@ -368,9 +381,16 @@ def test_a_slide_that_does_not_say_its_resolution(ink, tmp_path, capsys):
     assert report.output["to_level0"][0] == 2
 
 
-def test_told_and_said_is_said(made):
-    """``assume_mpp`` is for slides that say nothing."""
-    assert open_raster(made["jpeg.svs"], assume_mpp=3).info.ground == pytest.approx((5e-7, 5e-7))
+def test_told_and_said_is_refused(made):
+    """``assume_mpp`` is for slides that say nothing; what has no effect is not passed over in silence."""
+    with pytest.raises(InputError, match=r"says 0.5 x 0.5 itself; leave it out"):
+        open_raster(made["jpeg.svs"], assume_mpp=3)
+
+
+def test_a_remote_slide_is_refused():
+    """Before anything is asked of the server: GDAL would make a picture of it."""
+    with pytest.raises(InputError, match=r"a slide is read from a file here, got http://h/x.svs; download"):
+        open_raster("http://h/x.svs?token=secret", allow_remote=True)
 
 
 # Damage

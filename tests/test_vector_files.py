@@ -30,6 +30,7 @@ from tiler.cli.main import run_command
 from tiler.cli.main import tiler as command
 from tiler.errors import UsageError
 from tiler.events import Noted, Polygonising
+from tiler.lock import RunLock
 from tiler.options import RunOptions
 from tiler.run import segment
 from tiler.vector.options import FORMATS, SUFFIXES
@@ -175,6 +176,76 @@ def test_long_edges_are_bent_when_they_become_degrees(tmp_path):
     _, ys = rasterio.warp.transform("EPSG:4326", "EPSG:32633", *((pieces[:-1] + pieces[1:]) / 2).T)
     away = np.minimum(abs(np.array(ys) - 6_000_000), abs(np.array(ys) - 5_999_920))
     assert away[np.abs(np.diff(pieces[:, 0])) > 1e-3].max() < 1
+
+
+def test_where_a_crs_does_not_lead_to_the_ground_areas_are_in_pixels_and_it_is_said(net, tmp_path, capsys):
+    """Whoever asked for square metres would not see it in the file."""
+    place = {"crs": 'LOCAL_CS["of the excavation",UNIT["metre",1]]', "transform": HERE}
+    scene, out = make_scene(tmp_path / "scene.tif", **place), tmp_path / "out.tif"
+    events = []
+    segment(scene, net, out, RunOptions(vector="gpkg", min_area=50), events.append)
+    notes = [event.message for event in events if isinstance(event, Noted)]
+    assert any(note.startswith("areas, and --min-area 50, are in pixels") for note in notes)
+    assert pyogrio.read_info(tmp_path / "out.gpkg")["fields"].tolist()[-1] == "area_px"
+    arguments = ["polygons", str(out), str(tmp_path / "again.fgb"), "--min-area", "50"]
+    assert run_command(command, arguments) == 0
+    assert "areas, and --min-area 50, are in pixels" in capsys.readouterr().err
+    assert run_command(command, [*arguments[:2], str(tmp_path / "more.fgb")]) == 0
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("grid", ["model", "source"])
+def test_qupath_is_in_pixels_of_the_image_also_of_a_resampled_scene(scene, net, tmp_path, grid):
+    """By `tiler polygons` as by --vector: the map says the size of its image."""
+    options = RunOptions(vector="qupath", resolution=1.0, grid=grid)
+    segment(scene, net, tmp_path / "out.tif", options)
+    assert (
+        run_command(command, ["polygons", str(tmp_path / "out.tif"), str(tmp_path / "b.qupath.geojson")]) == 0
+    )
+    made, again = (tmp_path / f"{name}.qupath.geojson" for name in ("out", "b"))
+    assert made.read_bytes() == again.read_bytes()
+    bounds = [
+        shapely.from_geojson(json.dumps(f["geometry"])).bounds
+        for f in json.loads(made.read_text())["features"]
+    ]
+    assert max(b[2] for b in bounds) > WIDTH - 4
+
+
+def test_what_a_killed_command_left_goes_with_the_next(noisy, tmp_path):
+    """But not what another one is at."""
+    target, labels = tmp_path / "a.gpkg", str(noisy / "out.tif")
+    started = [sys.executable, "-c", KILLED, labels, str(target)]
+    assert subprocess.run(started, check=False).returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) >= 2
+    busy = RunLock(tmp_path / "a.gpkg.0123.partial.gpkg.lock")
+    assert busy.acquire()
+    (tmp_path / "a.gpkg.0123.partial.gpkg").write_text("in the making")
+    (tmp_path / "a.gpkg.partial.txt").write_text("mine")
+    assert run_command(command, ["polygons", labels, str(target)]) == 0
+    busy.release()
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {
+        "a.gpkg",
+        "a.gpkg.0123.partial.gpkg",
+        "a.gpkg.0123.partial.gpkg.lock",
+        "a.gpkg.partial.txt",
+    }
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tiler.vector import command
+from tiler.vector.options import PolygonOptions
+
+def stopped(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+command.sync_file = stopped
+command.polygons_of_file(Path(sys.argv[1]), Path(sys.argv[2]), PolygonOptions("gpkg"))
+"""
+"""The command, killed when all is written and nothing has its name."""
 
 
 def test_a_raster_without_a_place_is_in_pixels(net, tmp_path):
@@ -579,10 +650,23 @@ def test_a_full_disk(noisy, place, kind):
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert name in done.stderr.splitlines()[-1]
+    assert "rollback" not in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(place.glob("out.*[!n]"))
     assert here(place, kind) == 0
     assert (place / name).read_bytes() == (noisy / name).read_bytes()
+
+
+def test_what_sqlite_says_of_a_full_disk_is_said_in_words(noisy, tmp_path, monkeypatch, capsys):
+    """It has undone all by itself, and of GDAL's own rollback only that there is nothing to undo is heard."""
+
+    def full(*_, **__):
+        raise RuntimeError("sqlite3_exec(ROLLBACK) failed: cannot rollback - no transaction is active")
+
+    monkeypatch.setattr(pyogrio, "write_arrow", full)
+    arguments = ["polygons", noisy / "out.tif", tmp_path / "a.gpkg"]
+    refused(capsys, command, arguments, "a.gpkg: SQLite undid it, as where the disk is full", code=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

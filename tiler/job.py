@@ -15,6 +15,7 @@ from tiler.backends.onnx import load_model
 from tiler.damage import DamageLog
 from tiler.fingerprint import stamps
 from tiler.finish import Finisher
+from tiler.geometry import spread
 from tiler.model import Model
 from tiler.open import open_for_model, open_mask, open_raster
 from tiler.options import RunOptions
@@ -24,6 +25,7 @@ from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
 from tiler.tissue import TissueMask, open_tissue
 from tiler.tolerance import measure_halo
+from tiler.tta import VIEWS, augmented
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 CENTIMETRE: Final = 0.01
 """Metres."""
+MOST_ASKED: Final = 1024
+"""Tiles that are asked whether they hold anything, to say beforehand how many do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +91,7 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """Every option that changes the pixels of the result."""
+        native = self.native.info
         cut = (
             {"halo": halo_on_stride(self.model)}
             if self.cut.grid is None
@@ -99,12 +104,16 @@ class Job:
             "mode": self.cut.mode,
             **cut,
             "size": (self.raster.info.height, self.raster.info.width),
+            # Of the file, where that is another: polygons in its pixels can be made of the labels alone.
+            **({"source_size": (native.height, native.width)} if self.raster.info.note else {}),
             "grid": self.options.grid,
             "bands": self.options.bands,
             "nodata": self.options.nodata,
             # Where cores do not equal the whole image, another tile is another result.
             **({} if self.cut.mode == "exact" or self.cut.grid else {"tile": self.options.tile}),
             "tolerance": self.options.tolerance,
+            # Only where it is asked for, so that what was made without it stays finished.
+            **({} if self.options.tta == "none" else {"tta": self.options.tta}),
             "mask": None if self.options.mask is None else Path(self.options.mask).name,
             **self._slide_settings,
         }
@@ -137,8 +146,16 @@ class Job:
         return make_plan(self.raster.info, self.model, self.finisher, self.options, measured)
 
     def skipped(self, plan: Plan) -> int:
-        """Tiles of a plan that are known to hold nothing before they are read."""
-        return sum(map(self.reader.skips, _shares(plan)))
+        """Tiles of a plan that are known to hold nothing before they are read.
+
+        Of more than `MOST_ASKED` tiles only so many are asked, spread evenly, and the rest is like them: a
+        mask is read for each.
+        """
+        if plan.tiles <= MOST_ASKED:
+            return sum(map(self.reader.skips, _shares(plan)))
+        grid = plan.grid
+        places = ((int(u * grid.rows.count), int(v * grid.columns.count)) for u, v in spread(MOST_ASKED))
+        return sum(self.reader.skips(grid.share(*place)) for place in places) * plan.tiles // MOST_ASKED
 
     def leaves_nothing(self, plan: Plan) -> bool:
         """Whether that is so of all tiles; known as soon as one holds something."""
@@ -187,6 +204,7 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
     options = options or RunOptions()
     if not isinstance(model, Model):
         model = load_model(model, options)
+    model = augmented(model, options.tta)
     damage = DamageLog()
     how: dict[str, Any] = {
         "bands": options.bands,
@@ -248,6 +266,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
         "tiles": plan.tiles,
         "waste": round(plan.grid.waste, 3),
         "batch": plan.batch,
+        "views": len(VIEWS[job.options.tta]),
         "strip_width": plan.strip_width,
         "budget": plan.budget,
         "memory": dict(plan.terms),

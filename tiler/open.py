@@ -18,6 +18,7 @@ from affine import Affine
 from tiler.errors import InputError, UsageError
 from tiler.readers.address import address, is_remote, shown
 from tiler.readers.gdal import MAX_PIXELS, GdalRaster
+from tiler.readers.kind import SUFFIXES as SLIDES
 from tiler.readers.kind import is_slide
 from tiler.readers.mask import RasterMask, VectorMask
 from tiler.readers.polygons import VECTOR, read_polygons
@@ -88,6 +89,9 @@ def open_raster(
             raise InputError(
                 f"{shown(url)} is not a file here; download it, or pass --allow-remote to segment"
             )
+        if Path(shown(url)).suffix.lower() in SLIDES:
+            # GDAL would make a picture without resolution or tissue of what it knows of it.
+            raise InputError(f"a slide is read from a file here, got {shown(url)}; download it")
         # Asked before it is opened: else what is read of an old version could pass for the new one.
         version = remote_version(url)
         native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata))
@@ -95,9 +99,8 @@ def open_raster(
         native = SlideRaster(Path(path), told=bands, nodata=nodata, assume_mpp=assume_mpp, damage=damage)
     else:
         native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
-        if assume_mpp is not None and native.info.crs is None and native.info.transform is None:
-            side = assume_mpp * METRES
-            native.info = replace(native.info, ground=(side, side), to_level0=Affine.identity())
+    if assume_mpp is not None:
+        _assume(native, assume_mpp)
     if level is not None:
         return _of_one_version(_at_level(native, level), version)
     if mpp is not None:
@@ -263,6 +266,26 @@ def _check_is_slide(info: RasterInfo, option: str) -> None:
             "pass --resolution METRES" if info.crs else "pass --assume-mpp too if it is a picture of a slide"
         )
         raise InputError(f"{option} is of a slide, {info.name} is none; {fix}")
+
+
+def _assume(native: GdalRaster | SlideRaster, mpp: float) -> None:
+    """Make a slide of a picture here; refuse what says its resolution itself, or is a scene."""
+    info, side = native.info, mpp * METRES
+    says = ""
+    if isinstance(native, SlideRaster):
+        if native.facts.mpp is not None:
+            says = "says {:.4g} x {:.4g} itself".format(*native.facts.mpp)
+    elif native.source.remote:
+        says = "is fetched from an address"
+    elif info.crs is not None or info.transform is not None:
+        says = "is georeferenced"
+    else:
+        native.info = replace(info, ground=(side, side), to_level0=Affine.identity())
+    if says:
+        raise InputError(
+            f"--assume-mpp is of a slide, or a picture here, that does not say its resolution, and "
+            f"{info.name} {says}; leave it out"
+        )
 
 
 def _check_mpp(info: RasterInfo) -> None:

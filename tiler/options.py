@@ -18,12 +18,14 @@ GRIDS: Final = ("model", "source")
 ON_ERRORS: Final = ("fail", "nodata")
 OUTPUTS: Final = ("labels", "probabilities", "both")
 TISSUES: Final = ("auto", "off")
+TTAS: Final = ("none", "flips", "all")
 CHOICES: Final = {
     "output": OUTPUTS,
     "blend": BLENDS,
     "grid": GRIDS,
     "on_error": ON_ERRORS,
     "tissue": TISSUES,
+    "tta": TTAS,
 }
 UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -45,6 +47,9 @@ class RunOptions:
     """Exact: pixels around a core that it depends on."""
     tolerance: float | None = None
     """Largest error of a probability for which a smaller halo is measured and used; None: exact."""
+    tta: str = "none"
+    """Test-time augmentation, the mean over views of each tile: none, flips (4) or all (flips and quarter
+    turns, 8); see `tiler.tta`."""
     check_seams: bool = False
     """Whether tiles across the seams are computed once more and compared."""
     stride: int | None = None

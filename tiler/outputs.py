@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tiler.vector.options import PolygonOptions
 
 SUFFIXES: Final = {".tif", ".tiff"}
+PROBABILITIES: Final = ".probabilities.tif"
+PREVIEW: Final = ".tissue.png"
 LONGEST_NAME: Final = 200
 """Bytes; file systems allow 255, and our suffixes need some."""
 
@@ -41,7 +43,7 @@ class Outputs:
     @property
     def probabilities(self) -> Path:
         """Where probabilities go: beside the labels, or to the name that was given."""
-        return self.main.with_suffix(".probabilities.tif") if self.kind == "both" else self.main
+        return self.main.with_suffix(PROBABILITIES) if self.kind == "both" else self.main
 
     @property
     def report(self) -> Path:
@@ -66,18 +68,24 @@ class Outputs:
     @property
     def preview(self) -> Path:
         """The slide as a thumbnail, its tissue outlined."""
-        return self.main.with_suffix(".tissue.png")
+        return self.main.with_suffix(PREVIEW)
 
     @property
     def all(self) -> tuple[Path, ...]:
         """Every file, the one that was named first."""
-        return (*self._of_pixels, *([] if self.polygons is None else [self.polygons]))
+        polygons = () if self.polygons is None else (self.polygons,)
+        return (*self._of_pixels, *self.companions, *polygons)
 
     @property
     def _of_pixels(self) -> tuple[Path, ...]:
-        """All but the polygons, which can be made of the labels later."""
-        more = (*([self.style] if self.styled else []), *([self.preview] if self.tissue else []))
-        return tuple(dict.fromkeys((self.main, self.probabilities, self.report, self.config, *more)))
+        """What takes the network to make."""
+        return tuple(dict.fromkeys((self.main, self.probabilities, self.report)))
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """Small files that can be made without it, as polygons can be made of the labels."""
+        style, preview = self.styled and self.style, self.tissue and self.preview
+        return tuple(path for path in (self.config, style, preview) if path)
 
     def check(self, source: str | Path) -> None:
         """Refuse names that cannot or should not be written, whatever the run is.
@@ -131,7 +139,7 @@ class Outputs:
                 )
 
     def finished(self, fingerprint: Fingerprint) -> Report | None:
-        """The report of a run of this fingerprint whose files, but perhaps polygons, are in their places."""
+        """The report of a run of this fingerprint whose maps are in their places; see `companions`."""
         made = self.stored()
         whole = made is not None and made.fingerprint == fingerprint
         return made if whole and all(p.is_file() for p in self._of_pixels) else None
@@ -188,6 +196,19 @@ class Outputs:
             return None
 
 
+def is_result(path: Path) -> bool:
+    """Whether a raster was written by a run of ours, as the report beside it says."""
+    for suffix in (path.suffix, PROBABILITIES, PREVIEW):
+        if path.name.endswith(suffix):
+            report = Outputs(path.with_name(path.name.removesuffix(suffix) + ".tif"), "labels").stored()
+            if report is None:
+                continue
+            names = {os.path.basename(name) for name in report.outputs}  # noqa: PTH119 - of any system
+            if path.name in names or suffix == PREVIEW:
+                return True
+    return False
+
+
 def check_name(path: Path) -> None:
     """Refuse names that cannot be written.
 
@@ -199,7 +220,7 @@ def check_name(path: Path) -> None:
     if not os.path.isdir(path.parent):  # noqa: PTH112 - which takes a name that is too long for no folder
         raise UsageError(f"the output's folder does not exist: {path.parent}; create it first")
     if not os.fspath(path).isprintable():
-        raise UsageError(f"the output's name is printable text, got {path!r}")
+        raise UsageError(f"the output's name is printable text, got {str(path)!r}")
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"the output's name has at most {LONGEST_NAME} bytes, got {path.name[:40]}...")
 

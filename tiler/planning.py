@@ -134,6 +134,8 @@ class _Cost:
     blended: bool
     base: int
     cache: int
+    augmented: bool
+    """Whether several views of each tile are computed, one after the other."""
 
     def terms(self, tile: tuple[int, int], batch: int, strip_width: int) -> dict[str, int]:
         """Bytes by part."""
@@ -150,8 +152,13 @@ class _Cost:
             "resampling": self._resampling(area, readers),
             "batches": area * batch * (BATCHES_AHEAD + 1) * (fed + scores),
             "network": round(area * batch * self.model.bytes_per_pixel * NETWORK_SLACK),
+            "views": self._views(area * batch, fed, scores),
             **self.strip_terms(tile, strip_width),
         }
+
+    def _views(self, pixels: int, fed: int, scores: int) -> int:
+        """In each call: a copy of the batch, turned; its probabilities, with two planes; the sum so far."""
+        return pixels * self.model.backend.workers * (fed + 2 * scores + 8) if self.augmented else 0
 
     def _resampling(self, area: int, readers: int) -> int:
         """What the readers hold while they bring a tile to another resolution: source pixels, and means."""
@@ -208,7 +215,8 @@ def make_plan(
     own = Scheduler.parse(options.scheduler).workers if options.scheduler else 0
     budget = options.memory or memory.resident() + memory.available() // 2 // max(1, own)
     halo = 0 if cut.grid else measured.halo if measured else halo_on_stride(model)
-    cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), min(CACHE, budget // 8))
+    cache = min(CACHE, budget // 8)
+    cost = _Cost(info, model, finisher, cut.grid is not None, memory.resident(), cache, options.tta != "none")
     grids = _exact_grids(info, model, options, halo) if cut.grid is None else [cut.grid]
     # A graph of fixed batch is fed whole batches, whatever is asked for.
     smallest = round_up(options.batch or 1, model.shape[0] or 1)
@@ -308,7 +316,7 @@ def fitted(plan: Plan, info: RasterInfo, model: Model, finisher: Finisher, optio
     if options.batch is None and options.memory is None:
         return plan
     cache = min(plan.cache, (options.memory or plan.budget) // 8)
-    cost = _Cost(info, model, finisher, plan.blended, memory.resident(), cache)
+    cost = _Cost(info, model, finisher, plan.blended, memory.resident(), cache, options.tta != "none")
     batch = round_up(options.batch or plan.batch, model.shape[0] or 1)
     reduced: Plan | None = replace(plan, batch=batch, budget=options.memory or plan.budget, cache=cache)
     while reduced is not None:

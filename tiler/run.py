@@ -18,7 +18,8 @@ from tiler import memory
 from tiler.assemble import assemble
 from tiler.blocks import BlockSet
 from tiler.compute import Work, compare, compute
-from tiler.errors import DamageError
+from tiler.durable import write_whole
+from tiler.errors import DamageError, OutputError
 from tiler.events import Finished, Noted, Planned, Polygonising, Publishing, ignore
 from tiler.fingerprint import Fingerprint, fingerprint
 from tiler.folder import RunFolder
@@ -104,6 +105,8 @@ def segment(
     mark = fingerprint(job)
     with folder:
         report = None if options.overwrite else outputs.finished(mark)
+        if report is not None:
+            _restore(job, outputs, observer)
         if report is not None and outputs.lacks_polygons(report):
             report = _add_polygons(job, mark, outputs, folder, observer)
         elif report is not None:
@@ -156,20 +159,44 @@ def _carry_out(
                 observer(Noted(f"another process finished {outputs.main}"))
                 return outputs.finished(mark)
         store.sweep()
-        tally = _finish(work, whole, outputs)
-        if outputs.styled:
-            folder.write(outputs.style, to_qml(job.model.spec.classes).encode())
-        labels = folder.place(outputs.main)
-        with stopwatch.timing("polygons") if outputs.polygons else nullcontext():
-            polygons = _polygons(job, outputs, folder, labels, observer)
-        before = outputs.stored()
-        if before is not None and before.fingerprint == mark:
-            # The same labels again: those of other formats are still true.
-            polygons = {**before.polygons, **polygons}
-            before = None
-        report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
-        _publish(work, outputs, report, () if before is None else outputs.outdated(before, job.stamps))
+        return _complete(work, whole, outputs, mark, start)
+
+
+def _complete(work: Work, whole: BlockSet, outputs: Outputs, mark: Fingerprint, start: float) -> Report:
+    """Make the files of a run that nobody else is at work on, and give them their names."""
+    job, folder = work.job, work.folder
+    tally = _finish(work, whole, outputs)
+    labels = folder.place(outputs.main)
+    with work.stopwatch.timing("polygons") if outputs.polygons else nullcontext():
+        polygons = _polygons(job, outputs, folder, labels, work.observer)
+    before = outputs.stored()
+    if before is not None and before.fingerprint == mark:
+        # The same labels again: those of other formats are still true.
+        polygons = {**before.polygons, **polygons}
+        before = None
+    report = replace(_report(work, outputs, tally, mark, start), polygons=polygons)
+    _publish(work, outputs, report, () if before is None else outputs.outdated(before, job.stamps))
     return report
+
+
+def _companion(job: Job, outputs: Outputs, path: Path) -> bytes:
+    """What is in a small file that goes with the maps."""
+    if path == outputs.style:
+        return to_qml(job.model.spec.classes).encode()
+    if path == outputs.preview and job.tissue is not None:
+        return png(job.tissue.picture())
+    return to_toml(job.options.lasting).encode()
+
+
+def _restore(job: Job, outputs: Outputs, observer: Observer) -> None:
+    """Make anew what somebody removed of the small files of a finished output."""
+    for path in outputs.companions:
+        if not path.exists():
+            try:
+                write_whole(path, _companion(job, outputs, path))
+            except OSError as error:
+                raise OutputError(f"cannot write {path}: {error.strerror}; free some space") from None
+            observer(Noted(f"{path} was gone and is made anew"))
 
 
 def _hire(stack: ExitStack, job: Job, observer: Observer) -> Cluster | None:
@@ -190,9 +217,12 @@ def _polygons(
     from tiler.vector.labels import open_labels_file
     from tiler.vector.make import make_polygons
 
+    place = job.place
+    if note := place.note(outputs.vector):
+        observer(Noted(note))
     observer(Polygonising(str(outputs.polygons)))
     working = folder.place(outputs.polygons)
-    made = make_polygons(open_labels_file(labels), job.place, working, outputs.polygons, outputs.vector)
+    made = make_polygons(open_labels_file(labels), place, working, outputs.polygons, outputs.vector)
     facts = {"path": str(outputs.polygons), "options": asdict(outputs.vector), **asdict(made)}
     return {outputs.vector.format: facts}
 
@@ -243,10 +273,9 @@ def _settled(
 
 def _publish(work: Work, outputs: Outputs, report: Report, outdated: tuple[Path, ...]) -> None:
     """Put report and options beside the verified files, and give all of them their names."""
-    options, folder, tissue = work.job.options, work.folder, work.job.tissue
-    if tissue is not None:
-        folder.write(outputs.preview, png(tissue.picture()))
-    folder.write(outputs.config, to_toml(options.lasting).encode())
+    options, folder = work.job.options, work.folder
+    for path in outputs.companions:
+        folder.write(path, _companion(work.job, outputs, path))
     folder.write(outputs.report, report.to_json().encode() + b"\n")
     if not options.overwrite and not folder.publishing:
         # Somebody may have put a file there meanwhile.

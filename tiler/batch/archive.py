@@ -10,6 +10,7 @@ Outputs are none of its business: a raster is done if its output says so.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,11 +22,14 @@ from tiler.batch.record import Record, merged, now, read_record, write_text
 from tiler.batch.summary import to_csv, to_html
 from tiler.durable import PARTIAL
 from tiler.errors import OutputError, TilerError, UsageError
+from tiler.fingerprint import differences
 from tiler.lock import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tiler.fingerprint import Fingerprint
 
 SUMMARIES: Final = ("summary.csv", "summary.html")
 LOG: Final = "errors.log"
@@ -34,6 +38,8 @@ INTERVAL: Final = 2.0
 SHARE: Final = 0.05
 """Of the time may go into writing it."""
 PAUSE: Final = 0.05
+PATIENCE: Final = 2.0
+"""Seconds in which a shard that is about to share the lock will have done so."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +49,8 @@ class Archive:
     folder: Path
     shard: tuple[int, int] | None = None
     """(i, n): this process is one of several at work here."""
+    binding: Fingerprint = field(default_factory=dict)
+    """What all shards at work here have in common."""
     written: bool = field(init=False, default=False)
     """Whether the record has been."""
     _made: bool = field(init=False, default=False)
@@ -78,11 +86,13 @@ class Archive:
             try:
                 self._made = not self.folder.is_dir()
                 self.state.mkdir(parents=True, exist_ok=True)
-                self._hold(stack, RunLock(self.state / "lock"), shared=self.shard is not None)
+                lock = RunLock(self.state / "lock")
                 if self.shard is None:
+                    self._hold(stack, lock)
                     # Only who holds the lock alone, because it goes with the folder.
                     stack.callback(self._tidy)
                 else:
+                    self._join(stack, lock)
                     number, count = self.shard
                     self._hold(stack, RunLock(self.state / f"shard-{number}-of-{count}.lock"))
                 self._check()
@@ -92,10 +102,35 @@ class Archive:
                 raise OutputError(f"cannot write to {self.folder}: {error.strerror or error}") from None
             yield
 
-    def _hold(self, stack: ExitStack, lock: RunLock, shared: bool = False) -> None:
-        if not lock.acquire(shared=shared):
+    def _hold(self, stack: ExitStack, lock: RunLock) -> None:
+        if not lock.acquire():
             raise UsageError(f"{lock.holder()} is at work in {self.folder}; wait for it, or stop it")
         stack.callback(lock.release)
+
+    def _join(self, stack: ExitStack, lock: RunLock) -> None:
+        """Share the lock with shards of the same network and options.
+
+        Whoever finds nobody here notes in the lock what those that come later are held to.
+        """
+        last = time.monotonic() + PATIENCE
+        while True:
+            if lock.acquire(note=json.dumps(self.binding)):
+                lock.release()
+            if lock.acquire(shared=True):
+                break
+            # Another shard holds it alone for a moment only.
+            if time.monotonic() > last:
+                raise UsageError(f"{lock.holder()} is at work in {self.folder}; wait for it, or stop it")
+            time.sleep(PAUSE)
+        stack.callback(lock.release)
+        # On a full disk nothing is noted.
+        noted = lock.note()
+        other = differences(json.loads(noted), self.binding) if noted else ""
+        if other:
+            raise UsageError(
+                f"shards of a batch have the same network and options, and those at work in {self.folder} "
+                f"have another {other}; wait for them, or stop them"
+            )
 
     def _tidy(self) -> None:
         """Leave nothing if nothing was attempted."""
@@ -165,7 +200,7 @@ class Archive:
             time.sleep(PAUSE)
         try:
             parts = [read_record(self.record_path((number, count))) for number in range(1, count + 1)]
-            whole = merged(parts)
+            whole = merged(parts, record)
             whole.write(self.record_path(None))
             self._summarise(whole)
         finally:

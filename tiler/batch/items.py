@@ -6,19 +6,21 @@ Nothing is opened here. The order and the names of outputs depend on the names o
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from tiler.batch.listing import LISTS, read_list
 from tiler.errors import UsageError
-from tiler.outputs import SUFFIXES, Outputs
+from tiler.events import Noted, ignore
+from tiler.outputs import SUFFIXES, Outputs, is_result
 from tiler.readers.address import is_remote, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tiler.options import RunOptions
+    from tiler.ports import Observer
 
 SLIDES: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi")
 RASTERS: Final = frozenset((".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", *SLIDES))
@@ -36,10 +38,13 @@ class Search:
     suffixes: frozenset[str]
     out: Path
     """The output folder."""
+    left_out: set[Path] = field(default_factory=set)
+    """Results of ours that were found: nobody's sources."""
 
     def __str__(self) -> str:
         return (
-            f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}; a .dcm is named itself"
+            f"looked for is {' '.join(sorted(self.suffixes))} outside of {self.out}, but not results that "
+            "have their .report.json beside them; a .dcm is named itself"
         )
 
     def below(self, top: Path, pattern: str) -> Iterator[Item]:
@@ -49,7 +54,11 @@ class Search:
             hidden = any(part.startswith(".") or part.endswith(".run") for part in below.parts)
             if path.suffix.lower() not in self.suffixes or hidden or not path.is_file():
                 continue
-            if not path.resolve().is_relative_to(self.out):
+            if path.resolve().is_relative_to(self.out):
+                continue
+            if is_result(path):
+                self.left_out.add(path)
+            else:
                 yield Item(str(path), _tif(below.as_posix()))
 
 
@@ -67,7 +76,9 @@ class Item:
     """File of the mask; None: as the options say."""
 
 
-def find_items(sources: Iterable[str], folder: Path, options: RunOptions) -> tuple[Item, ...]:
+def find_items(
+    sources: Iterable[str], folder: Path, options: RunOptions, observer: Observer = ignore
+) -> tuple[Item, ...]:
     """Everything that the arguments name, each once.
 
     Parameters
@@ -80,6 +91,8 @@ def find_items(sources: Iterable[str], folder: Path, options: RunOptions) -> tup
         fixed part of the glob, that was named. What lies in it is no source.
     options
         They say which files an output has, and whether a VRT may be opened.
+    observer
+        Hears how many results of earlier runs were found and left out.
 
     Raises
     ------
@@ -94,6 +107,9 @@ def find_items(sources: Iterable[str], folder: Path, options: RunOptions) -> tup
             raise UsageError(f"a source names at least one raster, got none in {source!r}; {search}")
         items.update(dict.fromkeys(found))
     _check_outputs(items, folder, options.output)
+    if search.left_out:
+        count = len(search.left_out)
+        observer(Noted(f"{count} files are left out: reports beside them say that they are results"))
     return tuple(items)
 
 

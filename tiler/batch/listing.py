@@ -36,11 +36,16 @@ class Row:
 def read_list(path: Path) -> list[Row]:
     """The rows of a list: ``.csv`` with some of the columns path, output, mpp and mask, or ``.txt``.
 
+    In a ``.txt``, lines that begin with ``#`` are remarks; a file of such a name is written ``./#name``.
+
     Raises
     ------
     UsageError
         naming the line that cannot be used.
     """
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for.
+        raise UsageError(f"a list is a file, got a directory, device or pipe: {path}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -35,7 +35,7 @@ class Pace:
     """Rasters by how they ended."""
     pixels: int = 0
     """Computed so far, of rasters that are done."""
-    _bytes: int = 0
+    _bytes: float = 0.0
     """Of their sources."""
     _begun: float = field(default_factory=time.monotonic)
 
@@ -55,9 +55,12 @@ class Pace:
         size = self.sizes.pop(task)
         self.shares.pop(task, None)
         self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
-        if outcome.report is not None and outcome.status not in {ALREADY, FAILED}:
-            self.pixels += outcome.report.pixels
-            self._bytes += size
+        report = outcome.report
+        if report is not None and outcome.status not in {ALREADY, FAILED}:
+            # What an earlier batch computed of it took none of this one's time.
+            share = min(1, report.blocks_computed / report.blocks)
+            self.pixels += round(report.pixels * share)
+            self._bytes += size * share
 
     @property
     def attempted(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tiler.batch.task import ALREADY, FAILED
-from tiler.errors import TilerError
+from tiler.errors import OtherPolygonsError, TilerError
 from tiler.estimate import network_seconds
 from tiler.fingerprint import fingerprint
 from tiler.job import prepare
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from tiler.batch.task import Task
     from tiler.model import Model
+    from tiler.report import Report
 
 PLANNED: Final = "planned"
+POLYGONS: Final = "polygons"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Preview:
 
     task: Task
     status: str
-    """planned, already or failed."""
+    """planned; polygons: the map is there and they are made of it; already or failed."""
     reason: str = ""
     pixels: int = 0
     """That the network is fed."""
@@ -65,8 +67,9 @@ def _planned(task: Task, model: Model, pace: float) -> tuple[Preview, float]:
     )
     outputs.check_sources(job.native.info.files)
     pixels = job.raster.info.height * job.raster.info.width
-    if not task.options.overwrite and outputs.finished(fingerprint(job)) is not None:
-        return Preview(task, ALREADY, pixels=pixels), pace
+    report = None if task.options.overwrite else outputs.finished(fingerprint(job))
+    if report is not None:
+        return Preview(task, POLYGONS if _lacks_polygons(outputs, report) else ALREADY, pixels=pixels), pace
     plan = job.plan()
     computed = plan.tiles * plan.grid.tile[0] * plan.grid.tile[1]
     pace = pace or network_seconds(model, plan) / computed
@@ -81,3 +84,11 @@ def _planned(task: Task, model: Model, pace: float) -> tuple[Preview, float]:
         disk=copy_bytes(job.finisher, output),
         scratch=most_bytes(job.finisher, pixels, output),
     ), pace
+
+
+def _lacks_polygons(outputs: Outputs, report: Report) -> bool:
+    """Whether polygons are to be made of a finished map, in the place of ours of other options too."""
+    try:
+        return outputs.lacks_polygons(report)
+    except OtherPolygonsError:
+        return True

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.batch.task import Outcome
+    from tiler.fingerprint import Fingerprint
     from tiler.report import Report
 
 FORMAT: Final = 1
@@ -63,6 +64,8 @@ class Entry:
     classes: tuple[ClassTally, ...] = ()
     ended: str = ""
     """When the attempt ended, UTC."""
+    renewed: bool = False
+    """Whether a batch with ``--overwrite`` that has not ended made it: it is not to be made once more."""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -120,27 +123,38 @@ class Record:
         """Of all entries, in the network's order."""
         return tuple(dict.fromkeys(c.name for entry in self.entries.values() for c in entry.classes))
 
+    @property
+    def binding(self) -> Fingerprint:
+        """Network and options, as far as they change a byte; as they are read from JSON."""
+        options = {name: value for name, value in self.options.items() if name not in HARMLESS}
+        told: Fingerprint = json.loads(json.dumps({"model": self.model["sha256"], "options": options}))
+        return told
+
+    @property
+    def forgotten(self) -> Record:
+        """The same rasters for a batch of another network, or of other options."""
+        entries = {
+            output: replace(Entry(entry.source, output), reason=OTHERWISE)
+            for output, entry in self.entries.items()
+        }
+        return replace(self, state=RUNNING, entries=entries)
+
     def adopt(self, earlier: Record) -> None:
         """Take over what an earlier batch found out about the same rasters.
 
         What it made with another network or other options is not what this one is about.
         """
-        alike = self._is_like(earlier)
+        alike = self.binding == earlier.binding
+        going_on = earlier.state != ENDED and earlier.options.get("overwrite", False)
         for output, entry in self.entries.items():
             known = earlier.entries.get(output)
             if known is None or not _is_same(known.source, entry.source):
                 continue
             if alike or known.status == FAILED:
-                self.entries[output] = replace(known, source=entry.source)
+                renewed = known.renewed and going_on
+                self.entries[output] = replace(known, source=entry.source, renewed=renewed)
             else:
                 self.entries[output] = replace(entry, reason=OTHERWISE)
-
-    def _is_like(self, earlier: Record) -> bool:
-        """Whether an earlier batch would make the same files."""
-        # As they are read from JSON, in which tuples are lists.
-        options = json.loads(json.dumps(self.options))
-        other = {name for name in options if options[name] != earlier.options.get(name)}
-        return self.model["sha256"] == earlier.model["sha256"] and other <= HARMLESS
 
     def to_json(self) -> str:
         """Indented JSON."""
@@ -205,17 +219,18 @@ def read_record(path: Path) -> Record | None:
         ) from None
 
 
-def merged(records: Sequence[Record | None]) -> Record:
-    """One record of all shards, of which some may not have begun; at least one has.
+def merged(records: Sequence[Record | None], own: Record) -> Record:
+    """One record of all shards, of which some may not have begun; ``own`` is one of them.
 
-    Rasters are dealt out in turn, and so they are put together.
+    Rasters are dealt out in turn, and so they are put together. What shards of another network, or of other
+    options, did is not what this batch is about.
     """
-    begun = [record for record in records if record is not None]
-    whole = replace(begun[0], shard=None, entries={})
+    begun = [r if r.binding == own.binding else r.forgotten for r in records if r is not None]
+    whole = replace(own, shard=None, entries={})
     for entries in zip_longest(*(record.entries.values() for record in begun)):
         whole.entries.update({entry.output: entry for entry in entries if entry is not None})
     whole.started = min(record.started for record in begun)
-    states = {RUNNING if record is None else record.state for record in records}
+    states = {record.state for record in begun} | ({RUNNING} if None in records else set())
     whole.state = next(state for state in (RUNNING, STOPPED, ENDED) if state in states)
     return whole
 

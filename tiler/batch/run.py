@@ -70,10 +70,11 @@ class Batch:
         number, count = self.options.shard or (1, 1)
         return self.items[number - 1 :: count]
 
-    def task(self, item: Item) -> Task:
-        """An item with everything that it takes to perform it."""
+    def task(self, item: Item, renewed: bool = False) -> Task:
+        """An item with everything that it takes to perform it; what is renewed is not overwritten again."""
         told = {name: value for name in ("mpp", "mask") if (value := getattr(item, name)) is not None}
-        options = replace(self.options, shard=None, **told)
+        overwrite = self.options.overwrite and not renewed
+        options = replace(self.options, shard=None, overwrite=overwrite, **told)
         thumbnail = Archive(self.folder).thumbnail(item.output)
         return Task(item.source, self.model, str(self.folder / item.output), options, str(thumbnail))
 
@@ -111,8 +112,8 @@ def run_batch(batch: Batch, executor: Executor, observer: BatchObserver) -> Reco
         if the network cannot be loaded, or several rasters in a row failed for want of disk, memory or a
         package. One that fails otherwise is in the record.
     """
-    archive = Archive(batch.folder, batch.options.shard)
     record = batch.record()
+    archive = Archive(batch.folder, batch.options.shard, record.binding)
     with archive.held():
         tasks = choose(batch, record)
         observer.begin(list(tasks))
@@ -146,7 +147,7 @@ def choose(batch: Batch, record: Record) -> dict[Task, str]:
             "these rasters with this network and these options; leave it out"
         )
     items = [item for item in batch.part if _wanted(batch, record, item)][: batch.limit]
-    return {batch.task(item): item.output for item in items}
+    return {batch.task(item, record.entries[item.output].renewed): item.output for item in items}
 
 
 def _wanted(batch: Batch, record: Record, item: Item) -> bool:
@@ -179,7 +180,9 @@ def _attempt(
     with closing(executor.run(tasks, observed)) as outcomes:
         for number, (task, outcome) in enumerate(outcomes, 1):
             output = tasks[task]
-            record.entries[output] = record.entries[output].after(outcome)
+            entry = record.entries[output].after(outcome)
+            renewed = record.options["overwrite"] and outcome.status != FAILED
+            record.entries[output] = replace(entry, renewed=renewed)
             if outcome.trace:
                 archive.log(output, outcome.trace)
             observer.ended(task, outcome)

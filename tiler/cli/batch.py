@@ -52,8 +52,9 @@ def batch(
     """Segment an archive into OUTDIR, or carry on with it.
 
     A SOURCE is a raster, a folder (searched to its bottom, but not through links to folders), a glob in
-    quotes, or a list: a .txt of paths, or a .csv with the columns path and, if wanted, output, mpp, mask. Of
-    a DICOM slide, name one .dcm: folders are not searched for them. Folders are mirrored in OUTDIR.
+    quotes, or a list: a .txt of paths (# begins a remark, ./# a name), or a .csv with the columns path and,
+    if wanted, output, mpp, mask. Of a DICOM slide, name one .dcm: folders are not searched for them, nor for
+    maps that have their .report.json beside them. Folders are mirrored in OUTDIR.
     Everything is attempted; what fails is in OUTDIR/summary.html with its reason, and the exit code is 1.
     The same command carries on, and makes anew what another model or other options made. With --shard I/N
     this is every N-th raster, and all N shards may run at once.
@@ -68,13 +69,13 @@ def batch(
     from tiler.cluster.scheduler import Scheduler
     from tiler.device import Device
 
-    items = find_items(sources, folder, options)
     if options.scheduler is None:
         where = devices(options, workers)
     elif workers is None:
         where = [options.device] * Scheduler.parse(options.scheduler).workers
     else:
         raise UsageError("--workers are of this machine, those of --scheduler are its own; choose one")
+    items = find_items(sources, folder, options, progress(log, quiet))
     options = shared_out(options, len(where))
     made = Batch(str(model), folder, items, options, skip_existing, retry_failed, limit)
     if dry_run:
@@ -105,16 +106,21 @@ def _preview(batch: Batch, workers: int) -> None:
     failed = [one for one in found if one.status == "failed"]
     for one in failed:
         click.echo(f"failed {one.task.name}: {one.reason}")
+    left = sum(one.status == "polygons" for one in found)
+    disk = f"at most {in_words(sum(one.disk for one in found))} of maps"
+    if batch.options.vector is not None:
+        disk += "; polygons come on top, as large as what is found"
     seconds = sum(one.seconds for one in found) / workers
     print_pairs(
         [
             ("rasters", f"{len(found):,}, of {len(batch.part):,}"),
             ("failed", f"{len(failed):,} cannot be opened, or not for this model"),
             ("done already", f"{sum(one.status == 'already' for one in found):,}"),
+            *([("only polygons", f"{left:,} maps are done already")] if left else []),
             ("to compute", f"{sum(one.pixels for one in found if one.tiles):,} pixels"),
             ("tiles", f"{sum(one.tiles for one in found):,}"),
             ("time", f"about {seconds:,.0f} s for the network, {workers} at a time"),
-            ("disk", f"at most {in_words(sum(one.disk for one in found))} of outputs"),
+            ("disk", disk),
             ("and", f"{in_words(max((one.scratch for one in found), default=0))} while the largest is made"),
         ]
     )

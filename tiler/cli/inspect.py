@@ -148,9 +148,10 @@ def _slide(raster: Raster, assume_mpp: float | None) -> Iterator[tuple[str, obje
     if isinstance(raster, SlideRaster):
         if raster.facts.cropped:
             yield "bounds", f"{raster.facts.bounds}, from where pixels are counted"
-        for number, (height, width) in enumerate(((info.height, info.width), *raster.overviews)):
-            mpp = "" if info.ground is None else f", {info.ground[0] / METRES * info.width / width:.4g} um"
-            yield f"level {number}", f"{width} x {height} px{mpp}"
+        for number in range(len(raster.facts.levels)):
+            level = raster.level(number).info
+            mpp = "" if level.ground is None else f", {level.ground[0] / METRES:.4g} um"
+            yield f"level {number}", f"{level.width} x {level.height} px{mpp}"
     if info.ground is None:
         yield "resolution", "not known; pass --assume-mpp"
         return

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiler.errors import TilerError, UsageError
-from tiler.options import BLENDS, GRIDS, ON_ERRORS, OUTPUTS, TISSUES, RunOptions, parse_bytes, parse_shard
+from tiler.options import (
+    BLENDS,
+    GRIDS,
+    ON_ERRORS,
+    OUTPUTS,
+    TISSUES,
+    TTAS,
+    RunOptions,
+    parse_bytes,
+    parse_shard,
+)
 from tiler.vector.options import FORMATS
 
 if TYPE_CHECKING:
@@ -134,6 +144,13 @@ _OPTIONS = (
         type=float,
         metavar="P",
         help="Exact but for errors of a probability up to P: measures a smaller halo.",
+    ),
+    click.option(
+        "--tta",
+        type=click.Choice(TTAS),
+        default="none",
+        show_default=True,
+        help="Mean over views of each tile: flips (4), all (and quarter turns, 8).",
     ),
     click.option("--check-seams", is_flag=True, help="Compute tiles across seams again, and compare."),
     click.option("--stride", type=int, metavar="PX", help="The network's total down-sampling."),

@@ -38,10 +38,12 @@ def polygons(
     from tiler.vector.options import PolygonOptions, format_of
 
     options = PolygonOptions(format_of(destination), min_area, simplify, background)
-    made, unit = polygons_of_file(labels, destination, options, classes, overwrite)
+    made, place = polygons_of_file(labels, destination, options, classes, overwrite)
+    if note := place.note(options):
+        click.echo(note, err=True)
     print_pairs(
         [
             ("written", destination),
-            ("polygons", f"{made.polygons:,} of {made.points:,} points, areas in {unit}"),
+            ("polygons", f"{made.polygons:,} of {made.points:,} points, areas in {place.unit}"),
         ]
     )

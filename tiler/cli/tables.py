@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tiler.job import MOST_ASKED
 from tiler.memory import in_words
 from tiler.report import tissue_in_words
 from tiler.space import most_bytes
+from tiler.tta import VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,7 +110,8 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
     """What a run would do."""
     info = job.raster.info
     height, width = plan.grid.tile
-    skipped = job.skipped(plan)
+    views = len(VIEWS[job.options.tta])
+    skipped, about = job.skipped(plan), "about " if plan.tiles > MOST_ASKED else ""
     disk = most_bytes(job.finisher, info.height * info.width, job.output_info.height * job.output_info.width)
     print_pairs(
         [
@@ -121,9 +124,10 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
             *_tissue(None if job.tissue is None else job.tissue.facts()),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),
-            ("skipped", f"{skipped} tiles, and what else is found to hold no data"),
+            ("skipped", f"{about}{skipped} tiles, and what else is found to hold no data"),
             ("computed", f"{plan.grid.waste * (1 - skipped / plan.tiles):.2f} times the pixels at most"),
             ("batch", plan.batch),
+            *([] if views == 1 else [("views", f"{views} of each tile, averaged (--tta {job.options.tta})")]),
             ("strips", f"{sum(1 for _ in plan.strips())} of {plan.strip_width} px"),
             ("time", f"about {seconds * (1 - skipped / plan.tiles):,.0f} s for the network"),
             ("disk", f"at most {in_words(disk)} while it finishes"),

@@ -172,7 +172,7 @@ def perform_task(client: str, task: Task) -> Outcome:
     TilerError
         if the network cannot be loaded.
     """
-    options = replace(task.options, mask=None, mpp=None)
+    options = replace(task.options, mask=None, mpp=None, overwrite=False)
     with _lock:
         model = _kept((client, task.model, options), lambda: load_model(task.model, task.options))
         return perform(task, model, check_wanted)

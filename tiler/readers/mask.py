@@ -86,6 +86,9 @@ class VectorMask:
     def read(self, window: Window) -> NDArray[np.bool_]:
         """True where wanted."""
         wanted_HW = np.zeros(window.shape, np.bool_)
+        if not self._near(window).size:
+            # Most of a large raster may be far from any polygon.
+            return wanted_HW
         grid = BlockGrid(self.info.height, self.info.width, CELL)
         rows, columns = grid.blocks(window)
         for row in range(rows.start, rows.stop):
@@ -97,11 +100,15 @@ class VectorMask:
                 wanted_HW[place] = self._cell(row, column)[inside]
         return wanted_HW
 
+    def _near(self, window: Window) -> NDArray[np.int64]:
+        """Index of each polygon whose bounds touch a window."""
+        top, left, bottom, right = self._bounds_P4.T
+        near_P = (top < window.bottom) & (bottom > window.top) & (left < window.right) & (right > window.left)
+        return np.flatnonzero(near_P)
+
     def _burnt(self, row: int, column: int) -> NDArray[np.bool_]:
         cell = BlockGrid(self.info.height, self.info.width, CELL).window(row, column)
-        top, left, bottom, right = self._bounds_P4.T
-        near = (top < cell.bottom) & (bottom > cell.top) & (left < cell.right) & (right > cell.left)
-        shapes = [self.shapes[i] for i in np.flatnonzero(near)]
+        shapes = [self.shapes[i] for i in self._near(cell)]
         if not shapes:
             return np.zeros(cell.shape, np.bool_)
         transform = rasterio.windows.transform(as_rasterio(cell), self.info.transform)

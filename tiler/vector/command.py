@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 from tiler.durable import PARTIAL, sync_file, sync_folder
 from tiler.errors import OutputError, UsageError
+from tiler.lock import RunLock
 from tiler.outputs import check_name, check_no_folder
 from tiler.vector.labels import open_labels_file
 from tiler.vector.make import make_polygons
@@ -14,10 +16,14 @@ from tiler.vector.options import check_installed, check_path
 from tiler.vector.place import place_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tiler.vector.make import Made
     from tiler.vector.options import PolygonOptions
+    from tiler.vector.place import Place
+
+LOCK: Final = ".lock"
 
 
 def polygons_of_file(
@@ -26,8 +32,8 @@ def polygons_of_file(
     options: PolygonOptions,
     names: tuple[str, ...] | None = None,
     overwrite: bool = False,
-) -> tuple[Made, str]:
-    """Write the polygons of a label raster; what was made, and the unit of areas.
+) -> tuple[Made, Place]:
+    """Write the polygons of a label raster; what was made, and where it lies.
 
     Raises
     ------
@@ -42,24 +48,54 @@ def polygons_of_file(
     _check_target(path, target, overwrite)
     check_path(target)
     labels = open_labels_file(path, names)
-    place = place_of(labels.info)
-    # The suffix stays: GDAL goes by it.
-    working = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}{target.suffix}")
+    place = place_of(labels.info, labels.pixels)
     try:
-        made = make_polygons(labels, place, working, target, options)
-        sync_file(working)
-        working.replace(target)
-        sync_folder(target.parent)
+        with _working_name(target) as working:
+            made = make_polygons(labels, place, working, target, options)
+            sync_file(working)
+            working.replace(target)
+            sync_folder(target.parent)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+    return made, place
+
+
+@contextmanager
+def _working_name(target: Path) -> Iterator[Path]:
+    """Where the file is made; at the end all of it that is left goes, and what killed runs left."""
+    for path in target.parent.iterdir():
+        if PARTIAL in path.name and path.name.startswith(target.name) and path.name.endswith(LOCK):
+            _sweep(path)
+    # The suffix stays: GDAL goes by it.
+    working = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}{target.suffix}")
+    lock = RunLock(working.with_name(working.name + LOCK))
+    # On a file system without locks nothing is swept.
+    with suppress(OSError):
+        while not lock.acquire():
+            pass  # another one found it before it was held, and gives it back at once
+    try:
+        yield working
     finally:
-        # GDAL may have left a journal beside it.
-        for left in target.parent.iterdir():
-            if left.name.startswith(working.name):
-                left.unlink()
-    return made, place.unit
+        _remove(working)
+        lock.release()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what belongs to a lock, unless it is held."""
+    lock = RunLock(path)
+    with suppress(OSError):
+        if lock.acquire():
+            _remove(path.with_name(path.name.removesuffix(LOCK)))
+    lock.release()
+
+
+def _remove(working: Path) -> None:
+    """Remove an unfinished file with its lock and GDAL's journals beside it."""
+    for left in working.parent.iterdir():
+        if left.name.startswith(working.name):
+            left.unlink(missing_ok=True)
 
 
 def _check_target(path: Path, target: Path, overwrite: bool) -> None:

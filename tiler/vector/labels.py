@@ -49,6 +49,8 @@ class Labels:
     multilabel: bool
     wide: bool
     """Whether a label has more than a byte, or a byte has no value to spare for nodata."""
+    pixels: Affine
+    """From pixel corners of the labels to those of the image that they were made of, where the file says."""
 
     @property
     def bands(self) -> range:
@@ -110,7 +112,7 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         classes = _classes(dataset)
         # In masks of other programs 255 is yes.
         wide = info.dtype != np.uint8 or set(dataset.nodatavals) != {NODATA}
-        info = _on_slide(info, dataset)
+        info, pixels = _on_source(info, dataset)
     multilabel = info.bands > 1 and info.bands == len(classes)
     if info.bands != 1 and not multilabel:
         raise InputError(f"labels have one band, or one per class, got {info.bands} in {path}")
@@ -120,20 +122,21 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
         known = {i: c.color for i, c in enumerate(classes)}
         default = default_classes(names)
         classes = tuple(replace(c, color=known.get(i, c.color)) for i, c in enumerate(default))
-    return Labels(path, info, classes, multilabel, wide)
+    return Labels(path, info, classes, multilabel, wide, pixels)
 
 
-def _on_slide(info: RasterInfo, dataset: DatasetReader) -> RasterInfo:
-    """Where the labels lie on their slide, if they are ours of one."""
+def _on_source(info: RasterInfo, dataset: DatasetReader) -> tuple[RasterInfo, Affine]:
+    """Where labels of ours lie on their slide, if they are of one; and on their image."""
     try:
         told = json.loads(dataset.tags().get(PREFIX + "OPTIONS", "{}"))
         if told.get("to_level0") is None or told.get("metres") is None:
-            return info
+            height, width = told.get("source_size", (info.height, info.width))
+            return info, Affine.scale(width / info.width, height / info.height)
         step, (across, down) = Affine(*told["to_level0"]), map(float, told["metres"])
         if told["grid"] == "source":
             # A level need not have exactly the slide's extent, so this does not follow from the sizes.
             step, across, down = Affine.identity(), across / step.a, down / step.e
-        return replace(info, transform=None, to_level0=step, ground=(across, down))
+        return replace(info, transform=None, to_level0=step, ground=(across, down)), step
     except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise InputError(f"the tag {PREFIX}OPTIONS of {dataset.name} is not ours: {error}") from None
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from tiler.ports import RasterInfo
+    from tiler.vector.options import PolygonOptions
 
 MICROMETRES: Final = 1e6
 """In a metre."""
@@ -36,6 +37,15 @@ class Place:
     """m2 on the ellipsoid, um2 on a slide; px where nothing is known of the ground."""
     areas_RC: NDArray[np.float64]
     """Area of a pixel at the middle of each square of `tiler.vector.lattice.CELL` pixels."""
+
+    def note(self, options: PolygonOptions) -> str:
+        """What whoever asked for a smallest area in m2 should know; empty: nothing."""
+        if not options.min_area or self.crs is None or self.unit != "px":
+            return ""
+        return (
+            f"areas, and --min-area {options.min_area:g}, are in pixels: the CRS of the raster does not say "
+            "everywhere how large they are on the ground"
+        )
 
 
 def place_of(info: RasterInfo, pixels: Affine | None = None) -> Place:

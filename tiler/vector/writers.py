@@ -27,6 +27,12 @@ DRIVERS: Final = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 GEOPARQUET: Final = "1.1.0"
 LAYER: Final = re.compile(r"(?!gpkg|sqlite_)\w", re.IGNORECASE)
 """How names of layers begin: not with a sign, nor with what is SQLite's or GeoPackage's own."""
+ROLLED_BACK: Final = "cannot rollback"
+"""What GDAL says when SQLite has already undone all: it does so where the disk is full or fails, or memory
+runs out (https://sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction")."""
+GIVEN_UP: Final = (
+    "SQLite undid it, as where the disk is full, a limit on the size of files is reached, or the disk fails"
+)
 CURE: Final = "free some space and run the same command again"
 
 
@@ -92,7 +98,8 @@ def write_gdal(driver: str, path: Path, layer: Layer, batches: Iterator[Features
     except (RuntimeError, OSError, ValueError) as error:
         if failures:
             raise failures[0] from None
-        raise OutputError(f"cannot write {layer.target}: {one_line(error)}; {CURE}") from None
+        reason = GIVEN_UP if ROLLED_BACK in str(error) else one_line(error)
+        raise OutputError(f"cannot write {layer.target}: {reason}; {CURE}") from None
 
 
 @contextmanager
