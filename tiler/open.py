@@ -269,13 +269,12 @@ def _check_is_slide(info: RasterInfo, option: str) -> None:
 
 
 def _assume(native: GdalRaster | SlideRaster, mpp: float) -> None:
-    """Make a slide of a picture here; refuse what says its resolution itself, or is a scene."""
+    """Make a slide of a picture here; a slide that says its resolution keeps it, so archives may be mixed."""
     info, side = native.info, mpp * METRES
     says = ""
     if isinstance(native, SlideRaster):
-        if native.facts.mpp is not None:
-            says = "says {:.4g} x {:.4g} itself".format(*native.facts.mpp)
-    elif native.source.remote:
+        return
+    if native.source.remote:
         says = "is fetched from an address"
     elif info.crs is not None or info.transform is not None:
         says = "is georeferenced"
