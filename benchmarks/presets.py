@@ -215,15 +215,18 @@ def main() -> None:
     budget = Budget(options.epochs, options.crops)
     options.runs.mkdir(parents=True, exist_ok=True)
     steps = budget.epochs * budget.crops // BATCH
+    told = f"DATA RUNS --epochs {budget.epochs} --crops {budget.crops}"
+    what = (
+        f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees {steps} "
+        f"batches of {BATCH} crops of {CROP} px, and is trained by our own recipe; scores are of the test "
+        "part, pooled over its pixels."
+    )
     lines = [
         "# Presets",
         "",
-        f"`python benchmarks/presets.py DATA RUNS --epochs {budget.epochs} --crops {budget.crops}`, "
-        f"{datetime.now(UTC).date()}. {describe()}.",
+        f"`python benchmarks/presets.py {told}`, {datetime.now(UTC).date()}. {describe()}.",
         "",
-        f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees {steps} "
-        f"batches of {BATCH} crops of {CROP} px, and is trained by our own recipe; scores are of the test part, "
-        "pooled over its pixels.",
+        what,
     ]
     names, presets = options.sets.split(","), options.presets.split(",")
     for labelled in (s for s in SETS if s.name in names):

@@ -381,7 +381,7 @@ def test_a_slide_that_does_not_say_its_resolution(ink, tmp_path, capsys):
     assert report.output["to_level0"][0] == 2
 
 
-def test_told_and_said_is_refused(made):
+def test_what_a_slide_says_goes_before_what_is_assumed(made):
     """``assume_mpp`` is for slides that say nothing: in one archive some do and some do not."""
     assert open_raster(made["jpeg.svs"], assume_mpp=3).info.ground == pytest.approx((5e-7, 5e-7))
 
