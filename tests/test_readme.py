@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from rio_cogeo.cogeo import cog_validate
 
 from tiler.cli.main import run_command, tiler
 from tiler.demo import FOLDER, LABELS, MODEL, SCENE
+from tiler.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MIGRATION = (ROOT / "train" / "MIGRATION.md").read_text()
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
@@ -37,6 +40,21 @@ def test_every_file_that_the_readme_names_is_there():
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"(?:`| {4})((?:tiler|torchrun [^`\n]*-m) (?:train|labels|export) [^`\n]*)", MIGRATION)
+)
+def test_commands_that_others_are_led_to_are_understood(line, tmp_path, monkeypatch):
+    """Options, presets, losses and their values; that the data is not there is all that is wrong."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    _, name, words = re.split(r"(train|labels|export) ", line.replace("...", "ground,thing"), maxsplit=1)
+    command = tiler.get_command(None, name)
+    context = command.make_context(name, shlex.split(words))
+    if name == "train" and "run" in words.split():
+        with pytest.raises(InputError, match="got|no "):
+            command.invoke(context)
 
 
 def test_the_demo(tmp_path, capsys):
