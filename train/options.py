@@ -1,69 +1,133 @@
 """What a training run is told, checked.
 
-`TrainOptions` is the one place with default values.
+`TrainOptions` is the one place with default values; each field is an option of the command line and a key of
+the configuration file, by the same name. What a network, a loss, a schedule or an optimiser refuses is said
+where it is made: their own options are built here of the fields that have their names.
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
+from train.losses.options import ACTIVATIONS, LossOptions
+from train.optimizers import OPTIMIZERS, OptimizerOptions
+from train.schedules import SCHEDULES, ScheduleOptions
+from train.stages import Stage
+from train.told import told
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
-FREE: Final = ("device", "threads", "workers")
+MEANS: Final = ("mean-iou", "mean-dice")
+DATA, CROPS, NETWORK, LOSS, OPTIMISER, RUN = "Data", "Crops", "Network", "Loss", "Optimiser", "Run"
+GROUPS: Final = (DATA, CROPS, NETWORK, LOSS, OPTIMISER, RUN)
+"""Headings of the help, in its order."""
+FREE: Final = ("device", "threads", "workers", "recompute", "tensorboard")
 """A run may be carried on with others of these."""
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
     """Everything that determines a run, but for where it writes. Values are as on the command line."""
 
-    classes: tuple[str, ...]
-    """Names, in the order of the mask's values 0 to K-1."""
-    pair: tuple[tuple[str, str], ...] = ()
-    """Each a georeferenced raster and its mask."""
-    images: str | None = None
-    """A folder of images, with `masks`."""
-    masks: str | None = None
-    """A folder of masks: ``NAME.*`` or ``NAME_mask.*`` belongs to the image ``NAME.*``."""
-    bands: tuple[int, ...] | None = None
-    """Band numbers from 1; None: all but alpha."""
-    resolution: float | None = None
-    """Metres per pixel on the ground to train at; None: the rasters' own."""
-    depth: int = 4
-    width: int = 8
-    up: str = "transposed"
-    crop: int = 192
-    """Side of a training crop, pixels, a multiple of ``2**depth``."""
-    batch: int = 8
-    """Crops per step."""
-    epochs: int = 30
-    crops_per_epoch: int = 320
-    """A multiple of ``batch``."""
-    lr: float = 0.005
-    """Peak learning rate."""
-    val: float = 0.15
-    """Share of the data for validation, in (0, 1)."""
-    test: float = 0.25
-    """Share that is only looked at when training is over, in [0, 1)."""
-    seed: int = 0
-    precision: str = "no"
-    attribution: str = ""
-    """Origin and licence of the data, kept in the model."""
-    device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
-    threads: int | None = None
-    """Of the CPU; None: as PyTorch chooses."""
-    workers: int = 0
-    """Processes that read crops; 0: the training process itself."""
+    # --- data
+    classes: tuple[str, ...] = told(
+        (), "Names of the mask's values 0, 1, ...; 255 is not known.", DATA, metavar="NAME,NAME"
+    )
+    pair: tuple[tuple[str, str], ...] = told(
+        (), "A raster and its mask; may be repeated.", DATA, metavar="RASTER MASK"
+    )
+    images: str | None = told(None, "Folder of images, each one a whole.", DATA, metavar="DIR")
+    masks: str | None = told(None, "Folder of their masks: NAME.* or NAME_mask.*.", DATA, metavar="DIR")
+    bands: tuple[int, ...] | None = told(
+        None, "Band numbers, from 1.  [default: all but alpha]", DATA, metavar="N,N.."
+    )
+    resolution: float | None = told(None, "Metres per pixel to train at.  [default: the rasters' own]", DATA)
+    val: float = told(0.15, "Share of the data that chooses the best epoch.", DATA)
+    test: float = told(0.25, "Share of the data kept unseen for the end.", DATA)
+    attribution: str = told("", "Origin and licence of the data, kept in the model.", DATA, metavar="TEXT")
+
+    # --- crops
+    crop: int = told(192, "Side of a training crop, pixels.", CROPS)
+    crops_per_epoch: int = told(320, "Crops per pass, rounded up to whole batches.", CROPS)
+
+    # --- network
+    preset: str = told("unet", "A known network and its recipe; see --list-presets.", NETWORK, metavar="NAME")
+    width: int | None = told(None, "Channels of its first block.", NETWORK)
+    depth: int | None = told(None, "How often its sides are halved, 1 to 6.", NETWORK)
+    weights: str | None = told(None, "Weights to start from: a checkpoint or a state dict.", NETWORK, metavar="FILE")
+
+    # --- loss
+    loss: str = told("ce+dice", "A sum of terms like 0.5*bce+dice-image.", LOSS, metavar="TERMS")
+    activation: str = told(
+        "softmax", "Classes exclude each other, or (sigmoid) do not.", LOSS, choices=ACTIVATIONS
+    )
+    class_weights: tuple[float, ...] = told((), "Of each class, in ce, bce and focal.", LOSS, metavar="W,W..")
+    focal_gamma: float = told(2.0, "How fast focal forgets what is learnt.", LOSS)
+    dice_smooth: float = told(0.0, "Pixels added to both sides of a Dice.", LOSS)
+    dice_absent: bool = told(False, "Classes that do not occur count in Dice.", LOSS)
+
+    # --- optimiser
+    optimizer: str = told("adamw", "Its kind.", OPTIMISER, choices=OPTIMIZERS)
+    lr: float = told(0.005, "Peak learning rate.", OPTIMISER)
+    weight_decay: float = told(0.01, "Weight decay.", OPTIMISER)
+    decay_all: bool = told(True, "Biases and norms decay too.", OPTIMISER)
+    momentum: float = told(0.9, "Of sgd and rmsprop; of Adam the first beta.", OPTIMISER)
+    beta2: float = told(0.999, "Second beta of Adam; rmsprop's share of the old.", OPTIMISER)
+    nesterov: bool = told(False, "Momentum of sgd that looks ahead.", OPTIMISER)
+    lr_batch: int = told(0, "Batch that --lr is for: others scale it. 0: none does.", OPTIMISER)
+    lr_least: float = told(0.0, "Least peak after scaling.", OPTIMISER)
+    lr_most: float = told(math.inf, "Largest peak after scaling.", OPTIMISER)
+    schedule: str = told("one-cycle", "How the rate changes.", OPTIMISER, choices=tuple(SCHEDULES))
+    schedule_per: str = told("step", "When it changes.", OPTIMISER, choices=("step", "epoch"))
+    warmup_epochs: float = told(0.0, "Length of a rise at the beginning.", OPTIMISER)
+    warmup_start: float = told(1e-3, "Factor that the rise begins with.", OPTIMISER)
+    warmup_power: float = told(1.0, "1: straight, 2: a parabola.", OPTIMISER)
+    floor: float = told(0.0, "Factor that cosine, stairs and plateau end at.", OPTIMISER)
+    floor_epochs: float = told(0.0, "How long cosine stays there.", OPTIMISER)
+    power: float = told(0.9, "Of poly.", OPTIMISER)
+    stairs: int = told(10, "Number of stairs.", OPTIMISER)
+    gamma: float = told(0.5, "Factor of step, multistep and plateau.", OPTIMISER)
+    step_epochs: float = told(20.0, "Epochs between steps.", OPTIMISER)
+    milestones: tuple[float, ...] = told((), "Epochs of multistep.", OPTIMISER, metavar="E,E..")
+    tail_epochs: float = told(0.0, "Length of the fall of linear-tail.", OPTIMISER)
+    patience: int = told(5, "Evaluations that plateau waits for a better one.", OPTIMISER)
+    batch: int = told(8, "Crops per step, of all processes together.", OPTIMISER)
+    accumulate: int = told(1, "Pieces that a batch is computed in, to save memory.", OPTIMISER)
+    clip: float = told(1.0, "Largest norm of the gradients. 0: any.", OPTIMISER)
+    freeze_epochs: int = told(0, "First epochs, in which the encoder is frozen.", OPTIMISER)
+    freeze_lr: float | None = told(None, "Peak learning rate in them.  [default: --lr]", OPTIMISER)
+    freeze_batch: int | None = told(None, "Crops per step in them.  [default: --batch]", OPTIMISER)
+    freeze_norm: bool = told(False, "Batch norms keep their statistics, in all epochs.", OPTIMISER)
+    sync_norm: bool = told(False, "Batch norms see all processes' samples (GPUs only).", OPTIMISER)
+    average: float = told(0.1, "Weights are averaged over this share of all steps.", OPTIMISER)
+
+    # --- run
+    epochs: int = told(30, "Passes.", RUN)
+    eval_every: int = told(1, "Epochs between evaluations on the validation part.", RUN)
+    best_by: str = told("mean-iou", "What is best: mean-iou, mean-dice, or a class's IoU.", RUN, metavar="NAME")
+    early_stop: int = told(0, "Stop after N evaluations without a better one. 0: never.", RUN, metavar="N")
+    keep_every: int = told(0, "Keep the weights of every N-th epoch. 0: of none.", RUN, metavar="N")
+    seed: int = told(0, "Of everything random.", RUN)
+    precision: str = told("no", "Mixed precision.", RUN, choices=PRECISIONS)
+    recompute: bool = told(False, "Compute activations twice, to save memory.", RUN)
+    device: str = told("auto", "Where to compute.", RUN, choices=("auto", "cpu", "cuda"))
+    threads: int | None = told(None, "CPU threads.  [default: as PyTorch chooses]", RUN)
+    workers: int = told(0, "Processes that read crops.", RUN)
+    tensorboard: bool = told(False, "Write OUTDIR/tensorboard too.", RUN)
 
     def __post_init__(self) -> None:
         self._check_data()
-        self._check_network()
         self._check_loop()
+        self._check_stages()
+        # Each of these checks its own.
+        self.loss_options()
+        self.optimizer_options()
+        self.schedule_options().check_epochs(self.epochs)
 
     def _check_data(self) -> None:
         if not self.pair and self.images is None:
@@ -85,35 +149,69 @@ class TrainOptions:
                 f"got {self.val} and {self.test}; e.g. 0.15 and 0.25"
             )
 
-    def _check_network(self) -> None:
-        if not 1 <= self.depth <= 6:
-            raise UsageError(f"--depth is 1 to 6, got {self.depth}")
-        if self.crop < 2 * 2**self.depth or self.crop % 2**self.depth:
-            raise UsageError(
-                f"--crop is a multiple of 2**depth = {2**self.depth} and at least twice it, got {self.crop}"
-            )
+    def _check_loop(self) -> None:
+        self._check_least(1, "crop", "crops_per_epoch", "batch", "accumulate", "epochs", "eval_every", "threads")
+        self._check_least(0, "early_stop", "keep_every", "seed", "workers", "clip")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-
-    def _check_loop(self) -> None:
-        for name in ("width", "batch", "epochs", "crops_per_epoch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{_flag(name)} is at least 1, got {getattr(self, name)}")
-        if self.crops_per_epoch % self.batch:
+        if not 0 <= self.average <= 1:
+            raise UsageError(f"--average is a share of all steps, 0 to 1, got {self.average}")
+        if self.best_by not in (*MEANS, *self.classes):
             raise UsageError(
-                f"--crops-per-epoch is a multiple of --batch {self.batch}, got {self.crops_per_epoch}"
+                f"--best-by is {', '.join(MEANS)} or a class ({', '.join(self.classes)}), got {self.best_by!r}"
             )
-        if not self.lr > 0:
-            raise UsageError(f"--lr is above 0, got {self.lr}")
-        if self.workers < 0 or self.seed < 0:
-            raise UsageError(f"--workers and --seed are at least 0, got {self.workers} and {self.seed}")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"--threads is at least 1, got {self.threads}")
+
+    def _check_stages(self) -> None:
+        if not 0 <= self.freeze_epochs <= self.epochs:
+            raise UsageError(f"--freeze-epochs is 0 to --epochs {self.epochs}, got {self.freeze_epochs}")
+        for name in ("freeze_lr", "freeze_batch"):
+            value = getattr(self, name)
+            if value is not None and not self.freeze_epochs:
+                raise UsageError(f"{_flag(name)} is of --freeze-epochs, got none; give them, or leave it out")
+            if value is not None and not value > 0:
+                raise UsageError(f"{_flag(name)} is above 0, got {value}")
+        if self.freeze_norm and self.sync_norm:
+            raise UsageError("--freeze-norm and --sync-norm exclude each other, got both; give one")
+
+    def _check_least(self, least: int, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UsageError(f"{_flag(name)} is at least {least}, got {value}")
+
+    def loss_options(self) -> LossOptions:
+        """Of the loss alone."""
+        return self._part(LossOptions)
+
+    def optimizer_options(self) -> OptimizerOptions:
+        """Of the optimiser alone."""
+        return self._part(OptimizerOptions)
+
+    def schedule_options(self) -> ScheduleOptions:
+        """Of the schedule alone."""
+        return self._part(ScheduleOptions)
+
+    def _part(self, kind: type[S]) -> S:
+        return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})  # type: ignore[arg-type]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One, or two if the encoder is frozen first."""
+        optimizer = self.optimizer_options()
+        batch = self.freeze_batch or self.batch
+        lr = self.freeze_lr or optimizer.peak(batch)
+        first = Stage(range(self.freeze_epochs), True, batch, lr, self._steps(batch))
+        rest = range(self.freeze_epochs, self.epochs)
+        second = Stage(rest, False, self.batch, optimizer.peak(self.batch), self._steps(self.batch))
+        return tuple(stage for stage in (first, second) if stage.epochs)
+
+    def _steps(self, batch: int) -> int:
+        return math.ceil(self.crops_per_epoch / batch)
 
     @property
     def steps(self) -> int:
         """Of the optimizer, in the whole run."""
-        return self.epochs * self.crops_per_epoch // self.batch
+        return sum(stage.steps * len(stage.epochs) for stage in self.stages)
 
     def to_toml(self) -> str:
         """One ``key = value`` line per option that is set; the file can be given as ``--config``."""
