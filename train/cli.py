@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from tiler.cli.options import BANDS, NAMES, NUMBERS, config_option
 from tiler.errors import MissingError
 from train.options import GROUPS, TrainOptions
-from train.recipes import RECIPES, with_recipe
+from train.recipes import listing, with_recipe
 from train.told import how_told
 
 if TYPE_CHECKING:
@@ -67,11 +67,10 @@ def _option(field: Field[Any]) -> Callable[..., Any]:
 
 
 def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Print what can be named, and where it comes from."""
+    """Print what can be named."""
     del param
     if value:
-        for name, recipe in RECIPES.items():
-            click.echo(f"{name:20} {recipe.source}")
+        click.echo(listing())
         ctx.exit()
 
 

@@ -14,6 +14,9 @@ from typing import Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
+from train.models.options import ACTIVATIONS as NONLINEARITIES
+from train.models.options import BLOCKS, DOWNS, DROPOUTS, NORMS, PADDINGS, UPS
+from train.models.presets import NetworkOptions
 from train.losses.options import ACTIVATIONS, LossOptions
 from train.optimizers import OPTIMIZERS, OptimizerOptions
 from train.schedules import SCHEDULES, ScheduleOptions
@@ -59,6 +62,19 @@ class TrainOptions:
     preset: str = told("unet", "A known network and its recipe; see --list-presets.", NETWORK, metavar="NAME")
     width: int | None = told(None, "Channels of its first block.", NETWORK)
     depth: int | None = told(None, "How often its sides are halved, 1 to 6.", NETWORK)
+    up: str | None = told(None, "How it grows back.", NETWORK, choices=UPS)
+    down: str | None = told(None, "How its sides are halved.", NETWORK, choices=DOWNS)
+    padding: str | None = told(None, "Of 3x3 convolutions.", NETWORK, choices=PADDINGS)
+    norm: str | None = told(None, "After convolutions.", NETWORK, choices=NORMS)
+    nonlinearity: str | None = told(None, "After norms.", NETWORK, choices=NONLINEARITIES)
+    slope: float | None = told(None, "Of leaky below zero.", NETWORK)
+    dropout: float | None = told(None, "Share dropped after each convolution.", NETWORK)
+    dropout_kind: str | None = told(None, "What is dropped.", NETWORK, choices=DROPOUTS)
+    block: str | None = told(None, "Two convolutions, or more links.", NETWORK, choices=BLOCKS)
+    dilation: int | None = told(None, "Of the bottom's convolutions.", NETWORK)
+    attention: bool | None = told(None, "Skips pass gates.", NETWORK)
+    upscale: int | None = told(None, "Scores per pixel along a side.", NETWORK)
+    supervision: bool | None = told(None, "UNet++: a head on every node of the first row.", NETWORK)
     weights: str | None = told(None, "Weights to start from: a checkpoint or a state dict.", NETWORK, metavar="FILE")
 
     # --- loss
@@ -125,6 +141,7 @@ class TrainOptions:
         self._check_loop()
         self._check_stages()
         # Each of these checks its own.
+        self.network_options()
         self.loss_options()
         self.optimizer_options()
         self.schedule_options().check_epochs(self.epochs)
@@ -179,6 +196,10 @@ class TrainOptions:
             if value is not None and not value >= least:
                 raise UsageError(f"{_flag(name)} is at least {least}, got {value}")
 
+    def network_options(self) -> NetworkOptions:
+        """Of the network alone; what it calls activation is told as ``nonlinearity``."""
+        return self._part(NetworkOptions, activation=self.nonlinearity)
+
     def loss_options(self) -> LossOptions:
         """Of the loss alone."""
         return self._part(LossOptions)
@@ -191,8 +212,9 @@ class TrainOptions:
         """Of the schedule alone."""
         return self._part(ScheduleOptions)
 
-    def _part(self, kind: type[S]) -> S:
-        return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})  # type: ignore[arg-type]
+    def _part(self, kind: type[S], **other: Any) -> S:  # noqa: ANN401 - values of options
+        names = {f.name for f in fields(kind)} - other.keys()  # type: ignore[arg-type] # a dataclass
+        return kind(**{name: getattr(self, name) for name in names}, **other)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -92,15 +92,15 @@ def train(
     net = new_network(options, info.bands, say)
     spec = model_spec(options, net, info, found)
     say(
-        f"network: {options.preset}, {parameters(net):,} parameters, stride {net.stride}, halo {net.halo}; "
-        f"on {machine}"
+        f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
+        f"{machine}"
     )
 
     # --- loop
     loop = Loop(options, machine, net, spec, split, library, outdir)
     machine.wait()  # all have looked at the folder before one writes to it
     if machine.first:
-        claim(outdir, options)
+        claim(outdir, told)
     loop.resume(say)
     loop.run(say, progress=progress)
 
@@ -113,4 +113,106 @@ def train(
         "epochs": len(loop.progress.epochs),
         "parameters": parameters(best),
     }
-    ...
+    for name in ("val", "test"):
+        if parts := getattr(split, name):
+            found = evaluated(machine, best, parts, library, spec)
+            result[name] = scores(found.confusion, options.classes)
+    if machine.first:
+        write_whole(finished, (json.dumps(result, indent=2) + "\n").encode())
+    which = "test" if split.test else "val"
+    say(f"{which} part, weights of epoch {loop.progress.best_epoch}:")
+    say(score_table(result[which]))
+    return result
+
+
+def counted(options: TrainOptions, split: Split) -> TrainOptions:
+    """With a number of crops per epoch: as many as cover the training part, if none is told."""
+    if options.crops_per_epoch:
+        return options
+    area = sum(part.window.area for part in split.train)
+    return replace(options, crops_per_epoch=math.ceil(area / options.crop**2))
+
+
+def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -> Network:
+    """The network that the options name, with the weights that they start from.
+
+    Raises
+    ------
+    UsageError
+        if it cannot be trained as they say.
+    """
+    torch.manual_seed(options.seed)
+    net = build(options.network_options().options(bands, len(options.classes)))
+    check_crop(net, options.crop)
+    if options.freeze_epochs:
+        check_freezable(net)
+    if options.recompute:
+        recompute_blocks(net)
+    return net
+
+
+def check_crop(net: Network, crop: int) -> None:
+    """Refuse a crop that the network does not take; its pixels are those of the labels.
+
+    Raises
+    ------
+    UsageError
+        naming sizes that it takes.
+    """
+    if crop % net.scale:
+        raise UsageError(f"--crop is a multiple of the {net.scale} scores per pixel, got {crop}")
+    try:
+        net.out_size(crop // net.scale)
+    except UsageError as error:
+        raise UsageError(f"--crop {crop} does not fit the network: {error}") from None
+
+
+def model_spec(options: TrainOptions, net: Network, info: RasterInfo, found: Survey) -> ModelSpec:
+    """What the model will say about itself: bytes become 0 to 1, then each band is standardised."""
+    scale = 1 / 255 if info.dtype == "uint8" else 1.0
+    numbers = options.bands or range(1, info.bands + 1)
+    whole = same_size(net)
+    return ModelSpec(
+        bands=tuple(f"band {number}" for number in numbers),
+        classes=default_classes(options.classes),
+        scale=(scale,) * info.bands,
+        mean=tuple(float(m) * scale for m in found.moments.mean_C),
+        std=tuple(float(s) * scale for s in found.moments.deviation),
+        stride=whole.stride,
+        halo=whole.halo,
+        exact=whole.exact,
+        activation="sigmoid" if options.activation == "sigmoid" else "logits",
+        resolution=options.resolution or (round(sum(info.ground) / 2, 6) if info.ground else None),
+        attribution=options.attribution,
+    )
+
+
+def check_best_by(options: TrainOptions, found: Survey) -> None:
+    """Refuse to choose by a class that the validation part has none of.
+
+    Raises
+    ------
+    InputError
+        naming the class.
+    """
+    if options.best_by in options.classes:
+        index = options.classes.index(options.best_by)
+        if not found.pixels["val"][index]:
+            raise InputError(
+                f"--best-by is a class of the validation part, got no pixel of {options.best_by!r} in it; "
+                "give it more with --val"
+            )
+
+
+def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
+    """One line per part: how much there is, and of what."""
+    lines = []
+    for name, counts_K in found.pixels.items():
+        area = sum(part.window.area for part in getattr(split, name))
+        share = ", ".join(
+            f"{c} {n / max(counts_K.sum(), 1):.1%}" for c, n in zip(options.classes, counts_K, strict=True)
+        )
+        lines.append(f"{name:5} {area / 1e6:8.2f} Mpx, labelled {counts_K.sum() / max(area, 1):.0%}: {share}")
+    absent = [c for c, n in zip(options.classes, found.pixels["train"], strict=True) if not n]
+    lines += [f"no pixel of {name!r} to train on: the network will not know it" for name in absent]
+    return "\n".join(lines)
