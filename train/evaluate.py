@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
-    from train.labelled import Library, Part
+    from train.data.labelled import Library, Part
 
 TILE: Final = 1024
 """Side of a tile, pixels, halo included; a small part has smaller ones."""
