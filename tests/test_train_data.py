@@ -348,7 +348,7 @@ def test_evaluation_is_the_whole_part_at_once(pair, monkeypatch):
     net = UNet(UNetOptions(3, 2, 2, 4)).eval()
     part = part_of(pair, Window(3, 10, 62, 197))
     library = Library(2)
-    got = evaluate(net, torch.device("cpu"), [part], library, SPEC)
+    got = evaluate(net, torch.device("cpu"), [part], library, SPEC).confusion
 
     raw_CHW, mask_1HW = blocks(64, 200)
     part_CHW = np.pad(raw_CHW[:, 3:62, 10:197], ((0, 0), (0, 1), (0, 1)), mode="reflect")

@@ -124,7 +124,7 @@ def train(
     result = {"best_epoch": loop.best_epoch, "epochs": options.epochs, "parameters": parameters(best)}
     for name in ("val", "test"):
         if parts := getattr(split, name):
-            confusion = evaluate(best, accelerator.device, parts, library, spec)
+            confusion = evaluate(best, accelerator.device, parts, library, spec).confusion
             result[name] = scores(confusion, options.classes)
     write_whole(finished, (json.dumps(result, indent=2) + "\n").encode())
     which = "test" if split.test else "val"
@@ -286,7 +286,7 @@ class Loop:
 
             confusion = evaluate(
                 self.average, self.accelerator.device, self.split.val, self.library, self.spec
-            )
+            ).confusion
             iou = tuple(confusion.iou.tolist())
             lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - began
             self.epochs.append(Epoch(epoch + 1, total / len(loader), lr, iou, confusion.mean_iou, seconds))
