@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from export.parity import Agreement, Network
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
-    from train.unet import UNet
+    from train.models.network import Network as Trained
 
 EXAMPLE_CELLS = 3
 """Sides of the example input in strides; it is never one of the sizes that parity is tried at."""
 
 
-def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance: float) -> list[Agreement]:
+def export_onnx(
+    net: Trained, spec: ModelSpec, raster: Raster, out: Path, tolerance: float
+) -> list[Agreement]:
     """Write ``out``, or raise and leave nothing.
 
     Parameters
@@ -68,7 +70,7 @@ def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance
     return found
 
 
-def write_graph(net: UNet, spec: ModelSpec, path: Path) -> None:
+def write_graph(net: Trained, spec: ModelSpec, path: Path) -> None:
     """Trace, describe, check and save; parity is not looked at here."""
     model = trace(net)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -76,12 +78,10 @@ def write_graph(net: UNet, spec: ModelSpec, path: Path) -> None:
     onnx.save(model, path)
 
 
-def trace(net: UNet) -> onnx.ModelProto:
+def trace(net: Trained) -> onnx.ModelProto:
     """The network's graph with dynamic axes."""
     side = EXAMPLE_CELLS * net.stride
-    example_NCHW = torch.zeros(
-        2, net.options.in_channels, side, side
-    )  # a batch of one would become a constant
+    example_NCHW = torch.zeros(2, net.in_channels, side, side)  # a batch of one would become a constant
     sides = {2: net.stride * Dim("h"), 3: net.stride * Dim("w")}
     with quiet_exporter():
         program = torch.onnx.export(

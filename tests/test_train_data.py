@@ -22,11 +22,12 @@ from train.crops import Crops, Keys, crop_loader, random_window  # noqa: E402
 from train.evaluate import TILE, evaluate, part_axis  # noqa: E402
 from train.labelled import Library, Part, Source  # noqa: E402
 from train.loss import IGNORE  # noqa: E402
+from train.models.options import UNetOptions  # noqa: E402
+from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.run import data_summary  # noqa: E402
 from train.split import split_data  # noqa: E402
 from train.survey import Moments, survey  # noqa: E402
-from train.unet import UNet, UNetOptions  # noqa: E402
 from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -22,8 +22,9 @@ from tiler.spec import ModelSpec, default_classes  # noqa: E402
 from train import run  # noqa: E402
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint  # noqa: E402
 from train.cli import main  # noqa: E402
+from train.models.options import UNetOptions  # noqa: E402
+from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
-from train.unet import UNet, UNetOptions  # noqa: E402
 from training_data import write_pair  # noqa: E402
 
 TOLD = {

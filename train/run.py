@@ -28,10 +28,12 @@ from train.crops import Crops, Keys, crop_loader
 from train.evaluate import evaluate
 from train.labelled import Library
 from train.loss import segmentation_loss
+from train.models.network import parameters
+from train.models.options import UNetOptions
+from train.models.unet import UNet
 from train.record import Epoch, draw_curve, score_table, scores, write_log
 from train.split import split_data
 from train.survey import survey
-from train.unet import UNet, UNetOptions, parameters
 from train.writing import write_whole, writing
 
 if TYPE_CHECKING:
