@@ -29,7 +29,8 @@ from train.data.target import IGNORE  # noqa: E402
 from train.evaluate import TILE, evaluate, part_axis  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.run import data_summary  # noqa: E402
-from train.unet import UNet, UNetOptions  # noqa: E402
+from train.models.options import UNetOptions  # noqa: E402
+from train.models.unet import UNet  # noqa: E402
 from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -369,7 +370,7 @@ def test_evaluation_is_the_whole_part_at_once(pair, monkeypatch):
     net = UNet(UNetOptions(3, 2, 2, 4)).eval()
     part = part_of(pair, Window(3, 10, 62, 197))
     library = new_library()
-    got = evaluate(net, torch.device("cpu"), [part], library, SPEC)
+    got = evaluate(net, torch.device("cpu"), [part], library, SPEC).confusion
 
     raw_CHW, mask_1HW = blocks(64, 200)
     part_CHW = np.pad(raw_CHW[:, 3:62, 10:197], ((0, 0), (0, 1), (0, 1)), mode="reflect")

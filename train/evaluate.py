@@ -1,7 +1,8 @@
 """The network on every pixel of whole parts, with the tiles and the reading of `tiler`, streamed.
 
-Tiles carry the network's halo, so what is measured here is what the finished model gives. A part is
-treated as an image of its own: nothing beyond its borders is looked at.
+Tiles carry the network's halo, and labels are made by the tiler's own `Finisher`, so what is measured
+here is what the finished model gives. A part is treated as an image of its own: nothing beyond its borders
+is looked at.
 """
 
 from __future__ import annotations
@@ -13,25 +14,33 @@ import numpy as np
 import torch
 
 from tiler.backends.function import FunctionBackend
+from tiler.finish import Finisher
+from tiler.geometry import Window
 from tiler.grid import Axis, TileGrid, round_up
-from tiler.metrics import Confusion
 from tiler.predict import predict
+from tiler.readers.ground import pixel_area
 from tiler.tiles import TileReader
+from train.data.labelled import Part
+from train.evaluation import Evaluation, SampleScore, empty_confusion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
-    from tiler.geometry import Window
+    from tiler.metrics import Scores
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
-    from train.data.labelled import Library, Part
+    from train.data.labelled import Library
 
 TILE: Final = 1024
 """Side of a tile, pixels, halo included; a small part has smaller ones."""
+WHOLE: Final = 1024
+"""A part with no longer side is one sample."""
+SQUARE: Final = 512
+"""Side of the samples that a larger part is cut into."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +66,9 @@ class PartRaster:
         return self.raster.read(window.shifted(self.window.top, self.window.left))
 
 
-def as_function(net: nn.Module, device: torch.device) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+def as_function(
+    net: Callable[[Tensor], Tensor], device: torch.device
+) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """A network in evaluation mode, on that device, as a function of arrays: (N, C, H, W) to logits."""
 
     def run(batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
@@ -68,30 +79,165 @@ def as_function(net: nn.Module, device: torch.device) -> Callable[[NDArray[Any]]
     return run
 
 
+def shares_of(logits_NKHW: Tensor, *, independent: bool) -> Tensor:
+    """Probabilities: of classes that are independent, or of the one class of a single channel, by sigmoid."""
+    if independent or logits_NKHW.shape[1] == 1:
+        return logits_NKHW.float().sigmoid()
+    return logits_NKHW.float().softmax(dim=1)
+
+
+def turned(shares: Callable[[Tensor], Tensor], pixels_NCHW: Tensor) -> Tensor:
+    """The mean over the eight flips and quarter turns of the pixels, each turned back."""
+    total = torch.zeros(())
+    for flipped_NCHW, flip in ((pixels_NCHW, False), (pixels_NCHW.flip(3), True)):
+        for quarters in range(4):
+            view_NKHW = shares(torch.rot90(flipped_NCHW, quarters, (2, 3)))
+            back_NKHW = torch.rot90(view_NKHW, -quarters, (2, 3))
+            total = total.to(back_NKHW) + (back_NKHW.flip(3) if flip else back_NKHW)
+    return total / 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What the network says of a rectangle, beside what is known."""
+
+    window: Window
+    """In pixels of the raster."""
+    labels_QHW: NDArray[np.uint8]
+    """One plane of class indices; or of independent classes a plane of 0 and 1 each. 255 where not valid."""
+    target: NDArray[np.int64]
+    """(H, W), or (K, H, W) of independent classes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examiner:
+    """A network in evaluation mode, asked about labelled rasters."""
+
+    net: nn.Module
+    device: torch.device
+    library: Library
+    spec: ModelSpec
+    """``sigmoid`` says that the classes are independent; ``net`` returns logits all the same."""
+    tta: bool = False
+    """Average the probabilities over flips and quarter turns; quarter turns want a network of any shape."""
+
+    def answers(self, part: Part, within: Window | None = None) -> Iterator[Answer]:
+        """Of all of a part, or of a rectangle of it, tile by tile; the same pixels get the same labels."""
+        labelled = self.library.open(part.source)
+        reader = TileReader(PartRaster(labelled.raster, part.window), self.spec, np.dtype(np.float32))
+        inner = (within or part.window).shifted(-part.window.top, -part.window.left)
+        grid = part_grid(part.window, inner, self.spec)
+        backend, spec = FunctionBackend(self._function()), self._told()
+        for strip in grid.strips(part.window.width):
+            for found in predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0):
+                finish = Finisher(spec, len(found.scores_KHW))
+                labels_QHW = finish(found.scores_KHW, found.tile.valid_HW, found.tile.inset)
+                window = found.tile.share.shifted(part.window.top, part.window.left)
+                yield Answer(window, labels_QHW, labelled.read(window)[1])
+
+    def _function(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+        net = same_size(self.net)
+        if not self._by_probability:
+            return as_function(net, self.device)
+        independent = self.spec.activation == "sigmoid"
+
+        def shares(pixels_NCHW: Tensor) -> Tensor:
+            return shares_of(net(pixels_NCHW), independent=independent)
+
+        return as_function((lambda x: turned(shares, x)) if self.tta else shares, self.device)
+
+    def _told(self) -> ModelSpec:
+        """The spec of `_function`."""
+        told = self.spec.activation
+        return replace(self.spec, activation="softmax" if self._by_probability and told == "logits" else told)
+
+    @property
+    def _by_probability(self) -> bool:
+        return self.tta or self.spec.activation == "sigmoid"
+
+
+def same_size(net: nn.Module) -> nn.Module:
+    """The network, or one around it that gives a pixel for a pixel, as it will be exported."""
+    if not getattr(net, "margin", 0) and getattr(net, "scale", 1) == 1:
+        return net
+    from train.models.samesize import SameSize
+
+    around: nn.Module = SameSize(net)
+    return around.eval()
+
+
 def evaluate(
-    net: nn.Module, device: torch.device, parts: Iterable[Part], library: Library, spec: ModelSpec
-) -> Confusion:
-    """Compare with the target everywhere it is known. Leaves the network in evaluation mode."""
+    net: nn.Module,
+    device: torch.device,
+    parts: Iterable[Part],
+    library: Library,
+    spec: ModelSpec,
+    *,
+    tta: bool = False,
+) -> Evaluation:
+    """Compare with the target everywhere it is known. Leaves the network in evaluation mode.
+
+    Parameters
+    ----------
+    net
+        Returns logits; on ``device``.
+    device
+        Where to compute.
+    parts
+        What to look at; samples are these, or `SQUARE` pixels of those that are larger than `WHOLE`.
+    library
+        Opens them.
+    spec
+        How pixels are fed and what follows from the scores: classes, activation, threshold.
+    tta
+        Average the probabilities over flips and quarter turns.
+    """
     net.eval()
-    backend = FunctionBackend(as_function(net, device))
-    confusion = Confusion(len(spec.classes))
-    for part in parts:
-        _add_part(confusion, backend, part, library, spec)
-    return confusion
+    examiner = Examiner(net, device, library, spec, tta)
+    samples = [sample for part in parts for sample in _samples(examiner, part)]
+    total = empty_confusion(spec)
+    for sample in samples:
+        total.counts[...] += sample.confusion.counts
+    return Evaluation(total, [sample for sample in samples if sample.confusion.pixels])
 
 
-def _add_part(
-    confusion: Confusion, backend: FunctionBackend, part: Part, library: Library, spec: ModelSpec
-) -> None:
-    labelled = library.open(part.source)
-    reader = TileReader(PartRaster(labelled.raster, part.window), spec, np.dtype(np.float32))
-    rows, columns = (part_axis(extent, spec) for extent in part.window.shape)
-    grid = TileGrid(rows, columns)
-    for strip in grid.strips(part.window.width):
-        for prediction in predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0):
-            share = prediction.tile.share.shifted(part.window.top, part.window.left)
-            _, target_HW = labelled.read(share)
-            confusion.add(target_HW, prediction.share_scores.argmax(axis=0))
+def _samples(examiner: Examiner, part: Part) -> list[SampleScore]:
+    found: dict[Window, Scores] = {}
+    for answer in examiner.answers(part):
+        for cell in cells(part.window, answer.window):
+            confusion = found.setdefault(cell, empty_confusion(examiner.spec))
+            inside = cell.intersection(answer.window).shifted(-answer.window.top, -answer.window.left)
+            target, labels_QHW = answer.target[..., *inside.slices], answer.labels_QHW[:, *inside.slices]
+            confusion.add(target, labels_QHW if target.ndim == 3 else labels_QHW[0])
+    info = examiner.library.info(part.source)
+    return [
+        SampleScore(Part(part.source, cell), confusion, _pixel_m2(info, cell))
+        for cell, confusion in sorted(found.items(), key=lambda item: item[0])
+    ]
+
+
+def cells(part: Window, touched: Window) -> Iterator[Window]:
+    """The samples of a part that have a pixel in ``touched``."""
+    height, width = (side if side <= WHOLE else SQUARE for side in part.shape)
+    first = touched.top - (touched.top - part.top) % height
+    for top in range(first, touched.bottom, height):
+        for left in range(touched.left - (touched.left - part.left) % width, touched.right, width):
+            yield Window(top, left, min(top + height, part.bottom), min(left + width, part.right))
+
+
+def _pixel_m2(info: RasterInfo, window: Window) -> float | None:
+    if info.crs and info.transform is not None:
+        return pixel_area(info.crs, info.transform, window)
+    return info.ground[0] * info.ground[1] if info.ground else None
+
+
+def part_grid(part: Window, wanted: Window, spec: ModelSpec) -> TileGrid:
+    """Tiles for what is wanted of a part, both with the part's origin; of the same scores as all of it."""
+    rows, columns = (part_axis(extent, spec) for extent in part.shape)
+    if wanted.shape == part.shape:
+        return TileGrid(rows, columns)
+    rows, columns = rows.within(wanted.top, wanted.bottom), columns.within(wanted.left, wanted.right)
+    return TileGrid(rows, columns, wanted)
 
 
 def part_axis(extent: int, spec: ModelSpec) -> Axis:

@@ -10,16 +10,16 @@ import torch
 from torch.nn import functional
 
 from tiler.errors import OutOfMemoryError
-from train.losses import make_loss
+from train.freezing import set_frozen, set_training
+from train.losses.make import make_loss
 from train.optimizers import make_optimizer
 from train.schedules import make_schedule
-from train.freezing import set_frozen, set_training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from train.data.sample import Sample
+    from train.data.crops import Sample
     from train.machine import Machine
     from train.options import TrainOptions
     from train.schedules import Schedule
@@ -35,7 +35,7 @@ class Learner:
     net: Any
     """A network of `train.models`, bare."""
     optimizer: Optimizer = field(init=False)
-    schedule: Schedule = field(init=False)
+    schedule: Schedule | None = field(default=None, init=False)
     stage: Stage = field(init=False)
     model: nn.Module = field(init=False)
     """`net`, on the device and in the precision that were asked for."""
@@ -44,9 +44,9 @@ class Learner:
     def __post_init__(self) -> None:
         # Channels last in memory: the convolutions of a CPU are a third faster with it.
         self.net.to(self.machine.device, memory_format=torch.channels_last)
-        optimizer = make_optimizer(self.net, self.options.optimization)
+        optimizer = make_optimizer(self.net.parameters(), self.options.optimizer_options())
         self.optimizer = self.machine.accelerator.prepare_optimizer(optimizer)
-        self._loss = make_loss(self.options.loss_options)
+        self._loss = make_loss(self.options.loss_options())
         self.enter(self.options.stages[0])
 
     def enter(self, stage: Stage) -> None:
@@ -55,7 +55,9 @@ class Learner:
         set_frozen(self.net, stage.frozen)
         self.optimizer.zero_grad()
         self.model = self.machine.wrap(self.net)
-        self.schedule = make_schedule(self.options.schedule_options, stage.steps, self.options.epochs)
+        before = self.schedule.state() if self.schedule else {}
+        self.schedule = make_schedule(self.options.schedule_options(), stage.steps, self.options.epochs)
+        self.schedule.load(before)
 
     def begin(self) -> None:
         """Be ready for an epoch: evaluation may have left the network in another mode."""
@@ -75,8 +77,8 @@ class Learner:
             total = self._accumulate(sample)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
-                f"a batch fits into the GPU's memory, {self.stage.batch} of {self.options.crop} pixels does not; "
-                "use --recompute, a larger --accumulate, or a smaller --batch or --crop"
+                f"a batch fits into the GPU's memory, {self.stage.batch} crops of {self.options.crop} pixels do "
+                "not; use --recompute, a larger --accumulate, or a smaller --batch or --crop"
             ) from None
         if self.options.clip:
             self.machine.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)

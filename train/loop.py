@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tiler.errors import TilerError
 from train.average import Average
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
-from train.data.crops import Crops, Keys, crop_loader
+from train.data.crops import Keys, crop_loader
 from train.evaluate import evaluate
 from train.learner import Learner
 from train.progress import Progress, score
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from torch import nn
-
     from tiler.metrics import Confusion
     from tiler.spec import ModelSpec
-    from train.data.labelled import Library, Part
+    from train.data.labelled import Library
     from train.data.split import Split
     from train.machine import Machine
     from train.options import TrainOptions
@@ -68,17 +66,18 @@ class Loop:
 
     def run(self, say: Callable[[str], None], *, progress: bool) -> None:
         """All stages, from the first epoch that is not finished."""
-        crops = Crops(self.split.train, self.library, self.spec, self.options.crop, self.options.seed)
         for stage in self.options.stages:
             self.learner.enter(stage)
             keys = Keys(stage.steps * stage.batch, stage.batch, self.machine.rank, self.machine.world)
-            loader = crop_loader(crops, keys, self.options)
+            loader = crop_loader(self.crops, keys, self.options.workers)
             for epoch in stage.epochs[max(0, len(self.progress.epochs) - stage.epochs.start) :]:
                 if self.stopped:
                     say(f"stopped early: no better since epoch {self.progress.best_epoch}")
                     return
                 keys.epoch = epoch
-                hidden = None if progress and self.machine.first else True  # None: hidden unless on a terminal
+                hidden = (
+                    None if progress and self.machine.first else True
+                )  # None: hidden unless on a terminal
                 batches = tqdm(loader, f"epoch {epoch + 1}", total=stage.steps, leave=False, disable=hidden)
                 self._epoch(epoch, Awaited(batches))
                 say(self.progress.epochs[-1].line(self.options.epochs, self.options.classes))
@@ -86,11 +85,12 @@ class Loop:
     def _epoch(self, epoch: int, batches: Awaited) -> None:
         began = time.perf_counter()
         loss = self._learn(epoch, batches)
+        lr = self.learner.optimizer.param_groups[0]["lr"]
         confusion = self._evaluate(epoch)
-        lr, seconds = self.learner.optimizer.param_groups[0]["lr"], time.perf_counter() - began
-        iou = confusion.iou
+        iou, mean = ([math.nan] * len(self.options.classes), math.nan) if confusion is None else (confusion.iou.tolist(), confusion.mean_iou)
+        seconds = time.perf_counter() - began
         self.progress.epochs.append(
-            Epoch(epoch + 1, loss, lr, iou, confusion.mean_iou, seconds, batches.seconds)
+            Epoch(epoch + 1, loss, lr, tuple(iou), mean, seconds, batches.seconds)
         )
         self._save()
 

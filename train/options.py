@@ -10,18 +10,23 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
+from train.losses.options import ACTIVATIONS, LossOptions
 from train.models.options import ACTIVATIONS as NONLINEARITIES
 from train.models.options import BLOCKS, DOWNS, DROPOUTS, NORMS, PADDINGS, UPS
 from train.models.presets import NetworkOptions
-from train.losses.options import ACTIVATIONS, LossOptions
 from train.optimizers import OPTIMIZERS, OptimizerOptions
 from train.schedules import SCHEDULES, ScheduleOptions
 from train.stages import Stage
 from train.told import told
+
+if TYPE_CHECKING:
+    from train.data.augment import AugmentOptions
+    from train.data.options import DataOptions
+    from train.data.weightmap import Weighting
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
 MEANS: Final = ("mean-iou", "mean-dice")
@@ -35,28 +40,58 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """Everything that determines a run, but for where it writes. Values are as on the command line."""
+    """Everything that determines a run, but for where it writes; its fields say what they are."""
 
     # --- data
     classes: tuple[str, ...] = told(
         (), "Names of the mask's values 0, 1, ...; 255 is not known.", DATA, metavar="NAME,NAME"
     )
+    data: tuple[str, ...] = told((), "A folder in a known layout; may be repeated.", DATA, metavar="DIR")
+    layout: str = told("auto", "Of those folders: auto, pairs, voc, drive, ...", DATA, metavar="NAME")
     pair: tuple[tuple[str, str], ...] = told(
-        (), "A raster and its mask; may be repeated.", DATA, metavar="RASTER MASK"
+        (), "A raster and its labels; may be repeated.", DATA, metavar="RASTER LABELS"
     )
     images: str | None = told(None, "Folder of images, each one a whole.", DATA, metavar="DIR")
     masks: str | None = told(None, "Folder of their masks: NAME.* or NAME_mask.*.", DATA, metavar="DIR")
+    manifest: str | None = told(None, "CSV of the columns image, mask, part.", DATA, metavar="FILE")
+    coding: str = told("index", "Which value, colour or name is which class.", DATA, metavar="TEXT")
+    field: str | None = told(None, "Attribute of polygons that tells their class.", DATA, metavar="NAME")
+    outside: str = told("", "Class of pixels in no polygon.  [default: the first]", DATA, metavar="CLASS")
     bands: tuple[int, ...] | None = told(
         None, "Band numbers, from 1.  [default: all but alpha]", DATA, metavar="N,N.."
     )
+    rgb: bool = told(False, "Grey images become three equal bands.", DATA)
+    nodata: float | None = told(None, "Value of invalid pixels, over what files say.", DATA)
     resolution: float | None = told(None, "Metres per pixel to train at.  [default: the rasters' own]", DATA)
+    mpp: float | None = told(None, "Micrometres per pixel of slides.  [default: level 0]", DATA)
+    resize: str | None = told(None, "Of pictures: 0.5, stretch:96 or letterbox:512.", DATA, metavar="HOW")
     val: float = told(0.15, "Share of the data that chooses the best epoch.", DATA)
     test: float = told(0.25, "Share of the data kept unseen for the end.", DATA)
     attribution: str = told("", "Origin and licence of the data, kept in the model.", DATA, metavar="TEXT")
 
     # --- crops
     crop: int = told(192, "Side of a training crop, pixels.", CROPS)
-    crops_per_epoch: int = told(320, "Crops per pass, rounded up to whole batches.", CROPS)
+    crops_per_epoch: int = told(320, "Crops per pass, up to whole batches; 0: cover the data.", CROPS)
+    balance: float = told(0.0, "Share of crops at a pixel of a class drawn evenly.", CROPS)
+    border_weight: float = told(0.0, "Pixels between objects count up to this more.", CROPS)
+    border_sigma: float = told(5.0, "Width of such gaps, pixels.", CROPS)
+    flip_horizontal: float = told(0.5, "Probability of exchanging left and right.", CROPS)
+    flip_vertical: float = told(0.0, "Probability of exchanging top and bottom.", CROPS)
+    quarter_turns: float = told(1.0, "Probability of quarter turns.", CROPS)
+    zoom: tuple[float, ...] = told((1.0, 1.0), "Range of the magnification.", CROPS, metavar="A,B")
+    aspect: float = told(0.0, "Height against width, 1 +- this.", CROPS)
+    rotate: float = told(0.0, "Largest angle, degrees.", CROPS)
+    shift: float = told(0.0, "Largest shift, share of the crop's side.", CROPS)
+    elastic: float = told(0.0, "Deviation of a bent 3 x 3 grid, pixels.", CROPS)
+    hue: float = told(0.0, "Largest change of hue, turns; of RGB.", CROPS)
+    saturation: float = told(0.0, "Saturation times 1 +- this; of RGB.", CROPS)
+    value: float = told(0.0, "Value (of HSV) times 1 +- this; of RGB.", CROPS)
+    contrast: float = told(0.25, "Contrast up to times 1 + this.", CROPS)
+    brightness: float = told(0.25, "Largest brightness added, deviations.", CROPS)
+    band_contrast: float = told(0.0, "Contrast of each band by itself.", CROPS)
+    band_brightness: float = told(0.15, "Deviation of what is added to each band.", CROPS)
+    noise: float = told(0.0, "Deviation of noise added to each pixel.", CROPS)
+    shuffle_bands: float = told(0.0, "Probability of any order of bands.", CROPS)
 
     # --- network
     preset: str = told("unet", "A known network and its recipe; see --list-presets.", NETWORK, metavar="NAME")
@@ -75,7 +110,9 @@ class TrainOptions:
     attention: bool | None = told(None, "Skips pass gates.", NETWORK)
     upscale: int | None = told(None, "Scores per pixel along a side.", NETWORK)
     supervision: bool | None = told(None, "UNet++: a head on every node of the first row.", NETWORK)
-    weights: str | None = told(None, "Weights to start from: a checkpoint or a state dict.", NETWORK, metavar="FILE")
+    weights: str | None = told(
+        None, "Weights to start from: a checkpoint or a state dict.", NETWORK, metavar="FILE"
+    )
 
     # --- loss
     loss: str = told("ce+dice", "A sum of terms like 0.5*bce+dice-image.", LOSS, metavar="TERMS")
@@ -125,7 +162,7 @@ class TrainOptions:
     # --- run
     epochs: int = told(30, "Passes.", RUN)
     eval_every: int = told(1, "Epochs between evaluations on the validation part.", RUN)
-    best_by: str = told("mean-iou", "What is best: mean-iou, mean-dice, or a class's IoU.", RUN, metavar="NAME")
+    best_by: str = told("mean-iou", "mean-iou, mean-dice, or a class: its IoU.", RUN, metavar="NAME")
     early_stop: int = told(0, "Stop after N evaluations without a better one. 0: never.", RUN, metavar="N")
     keep_every: int = told(0, "Keep the weights of every N-th epoch. 0: of none.", RUN, metavar="N")
     seed: int = told(0, "Of everything random.", RUN)
@@ -137,38 +174,20 @@ class TrainOptions:
     tensorboard: bool = told(False, "Write OUTDIR/tensorboard too.", RUN)
 
     def __post_init__(self) -> None:
-        self._check_data()
         self._check_loop()
         self._check_stages()
         # Each of these checks its own.
+        self.data_options()
+        self.augment_options()
+        self.weighting()
         self.network_options()
-        self.loss_options()
+        self.loss_options().check_channels(self.channels)
         self.optimizer_options()
         self.schedule_options().check_epochs(self.epochs)
 
-    def _check_data(self) -> None:
-        if not self.pair and self.images is None:
-            raise UsageError("training needs data: give --pair RASTER MASK, or --images DIR --masks DIR")
-        if (self.images is None) != (self.masks is None):
-            raise UsageError("--images and --masks go together, got only one; give both")
-        if not 2 <= len(self.classes) <= 255 or not all(self.classes):
-            raise UsageError(
-                f"--classes names 2 to 255 classes, got {','.join(self.classes)!r}; "
-                "e.g. --classes background,building"
-            )
-        if len(set(self.classes)) != len(self.classes):
-            raise UsageError(f"class names differ from each other, got {','.join(self.classes)}")
-        if self.resolution is not None and not self.resolution > 0:
-            raise UsageError(f"--resolution is metres per pixel above 0, got {self.resolution}")
-        if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
-            raise UsageError(
-                f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
-                f"got {self.val} and {self.test}; e.g. 0.15 and 0.25"
-            )
-
     def _check_loop(self) -> None:
-        self._check_least(1, "crop", "crops_per_epoch", "batch", "accumulate", "epochs", "eval_every", "threads")
-        self._check_least(0, "early_stop", "keep_every", "seed", "workers", "clip")
+        self._check_least(1, "crop", "batch", "accumulate", "epochs", "eval_every", "threads")
+        self._check_least(0, "crops_per_epoch", "early_stop", "keep_every", "seed", "workers", "clip")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if not 0 <= self.average <= 1:
@@ -196,6 +215,25 @@ class TrainOptions:
             if value is not None and not value >= least:
                 raise UsageError(f"{_flag(name)} is at least {least}, got {value}")
 
+    def data_options(self) -> DataOptions:
+        """Of the data alone."""
+        from train.data.options import DataOptions
+
+        return self._part(DataOptions)
+
+    def augment_options(self) -> AugmentOptions:
+        """Of the augmentation alone."""
+        from train.data.augment import AugmentOptions
+
+        return self._part(AugmentOptions)
+
+    def weighting(self) -> Weighting | None:
+        """Of the weights of pixels; None if all count alike."""
+        from train.data.weightmap import Weighting
+
+        weighting = Weighting(self.border_weight, self.border_sigma)
+        return weighting if self.border_weight else None
+
     def network_options(self) -> NetworkOptions:
         """Of the network alone; what it calls activation is told as ``nonlinearity``."""
         return self._part(NetworkOptions, activation=self.nonlinearity)
@@ -215,6 +253,19 @@ class TrainOptions:
     def _part(self, kind: type[S], **other: Any) -> S:  # noqa: ANN401 - values of options
         names = {f.name for f in fields(kind)} - other.keys()  # type: ignore[arg-type] # a dataclass
         return kind(**{name: getattr(self, name) for name in names}, **other)
+
+    @property
+    def independent(self) -> bool:
+        """Whether classes do not exclude each other.
+
+        With ``sigmoid`` they do not, but for two of one mask: they are the no and yes of one channel.
+        """
+        return self.activation == "sigmoid" and (self.layout == "classes" or len(self.classes) != 2)
+
+    @property
+    def channels(self) -> int:
+        """Scores per pixel."""
+        return 1 if self.activation == "sigmoid" and not self.independent else len(self.classes)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -12,7 +12,7 @@ from train.writing import write_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tiler.metrics import Confusion
+    from tiler.metrics import Scores
 
 SCORES = ("iou", "dice", "precision", "recall")
 
@@ -70,7 +70,7 @@ def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     write_whole(path, image.getvalue())
 
 
-def scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
+def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
     """Per class and mean, as plain numbers; None where a class does not occur."""
     table = {score: getattr(confusion, score) for score in SCORES}
     per_class = {

@@ -6,34 +6,35 @@ It knows nothing of ONNX (`export`) or of the command line (`train.cli`).
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tiler.errors import InputError
+from tiler.errors import InputError, UsageError
 from tiler.spec import ModelSpec, default_classes
 from train.checkpoint import load_checkpoint
 from train.data.labelled import Library
 from train.data.split import split_data
 from train.data.survey import survey
-from train.evaluate import evaluate
 from train.loop import Loop
-from train.machine import Machine, synchronised
+from train.machine import Machine
 from train.models import parameters
-from train.models.presets import make
 from train.outdir import check_outdir, claim, remove_run
-from train.record import score_table, scores
 from train.recompute import recompute_blocks
-from train.stages import check_freezable
+from train.record import score_table, scores
+from train.freezing import check_freezable
 from train.writing import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tiler.ports import RasterInfo
     from train.data.split import Split
     from train.data.survey import Survey
+    from train.models.network import Network
     from train.options import TrainOptions
 
 
@@ -81,10 +82,12 @@ def train(
         return result
 
     # --- data
-    library = Library(len(options.classes))
-    split = split_data(options, library)
+    data = options.data_options()
+    library = Library(data.legend(independent=options.independent))
+    split = split_data(data, library)
     found = survey(split, library, options.classes)
     check_best_by(options, found)
+    told, options = options, counted(options, split)
     say(data_summary(split, found, options))
 
     # --- network
@@ -97,7 +100,18 @@ def train(
     )
 
     # --- loop
-    loop = Loop(options, machine, net, spec, split, library, outdir)
+    crops = Crops(
+        split.train,
+        library,
+        spec,
+        options.crop,
+        options.seed,
+        Augment(options.augment_options()),
+        options.weighting(),
+        options.balance,
+        found.classes,
+    )
+    loop = Loop(options, machine, net, spec, crops, split.val, outdir)
     machine.wait()  # all have looked at the folder before one writes to it
     if machine.first:
         claim(outdir, told)
@@ -142,7 +156,10 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
         if it cannot be trained as they say.
     """
     torch.manual_seed(options.seed)
-    net = build(options.network_options().options(bands, len(options.classes)))
+    net = build(options.network_options().options(bands, options.channels))
+    initialise(net, options.init)
+    if options.weights is not None:
+        say(str(load_weights(net, Path(options.weights))))
     check_crop(net, options.crop)
     if options.freeze_epochs:
         check_freezable(net)
@@ -181,7 +198,7 @@ def model_spec(options: TrainOptions, net: Network, info: RasterInfo, found: Sur
         stride=whole.stride,
         halo=whole.halo,
         exact=whole.exact,
-        activation="sigmoid" if options.activation == "sigmoid" else "logits",
+        activation="sigmoid" if options.independent else "logits",
         resolution=options.resolution or (round(sum(info.ground) / 2, 6) if info.ground else None),
         attribution=options.attribution,
     )
