@@ -76,7 +76,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics():
     check_freezable(net)
     set_frozen(net, True)
     set_training(net, frozen=True, norms_frozen=False)
-    optimizer = torch.optim.AdamW([p for p in net.parameters()], lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.5)
     before = copy.deepcopy(net.state_dict())
     net(pixels(64)).square().mean().backward()
     optimizer.step()
@@ -158,9 +158,8 @@ def test_progress_comes_back_from_its_state():
 
 
 def test_each_stage_has_its_own_lr_and_batch():
-    options = TrainOptions(
-        **BASE, batch=8, freeze_batch=16, lr=0.01, freeze_lr=0.1, epochs=5, freeze_epochs=2, crops_per_epoch=33
-    )
+    freeze = {"freeze_batch": 16, "freeze_lr": 0.1, "freeze_epochs": 2}
+    options = TrainOptions(**BASE, **freeze, batch=8, lr=0.01, epochs=5, crops_per_epoch=33)
     first, second = options.stages
     assert (first.epochs, first.frozen, first.batch, first.lr, first.steps) == (range(2), True, 16, 0.1, 3)
     assert (second.epochs, second.frozen, second.batch, second.lr, second.steps) == (

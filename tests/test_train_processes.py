@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from training_processes import Run, together  # noqa: E402
+
 from train.checkpoint import load_checkpoint  # noqa: E402
 from training_data import write_images, write_pair  # noqa: E402
-from training_processes import Run, together  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 TOLD = {
@@ -82,10 +81,14 @@ def test_killed_at_random_it_ends_with_the_very_same_weights(pair, tmp_path, kil
     assert any(line.startswith("carrying on after epoch") or "is finished" in line for line in said)
     for name in (*SAME, "epoch-0004/model.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    without = [[{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in log(tmp_path / d)]
-               for d in ("whole", "killed")]
+    without = [
+        [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in log(tmp_path / d)]
+        for d in ("whole", "killed")
+    ]
     assert without[0] == without[1]
-    assert {p.name for p in (tmp_path / "killed").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+    assert {p.name for p in (tmp_path / "killed").iterdir()} == {
+        p.name for p in (tmp_path / "whole").iterdir()
+    }
 
 
 # --- several processes

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from torch import nn
+    from train.models.network import Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Average:
     """Follows another network, step by step. It is what is validated and kept."""
 
-    net: nn.Module
+    net: Network
     share: float
     """By how much it moves per step, in (0, 1]; 1: it is the other network."""
 
     @classmethod
-    def of(cls, net: nn.Module, steps: float) -> Average:
+    def of(cls, net: Network, steps: float) -> Average:
         """One that forgets within about so many steps."""
         return cls(copy.deepcopy(net), 1 / max(1.0, steps))
 
@@ -31,7 +31,7 @@ class Average:
         return self.share < 1
 
     @torch.no_grad()
-    def follow(self, net: nn.Module) -> None:
+    def follow(self, net: Network) -> None:
         """Move a little towards the network; what is counted, not measured, is taken over."""
         now = net.state_dict()
         for name, value in self.net.state_dict().items():

@@ -26,7 +26,6 @@ TYPES: Final = {
     "tuple[int, ...]": BANDS,
     "tuple[float, ...]": NUMBERS,
     "tuple[str, ...]": NAMES,
-    "tuple[tuple[str, str], ...]": (str, str),
 }
 """How the text of an option is read, by the type of its field."""
 
@@ -36,10 +35,11 @@ class Grouped(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One section per group, in the order of the groups."""
-        group_of = {f.name: shown.group for f in fields(TrainOptions) if (shown := how_told(f))}
+        group_of = {f.name: how_told(f).group for f in fields(TrainOptions)}
         records: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
+            record = parameter.get_help_record(ctx)
+            if record and isinstance(parameter, click.Option):
                 records[group_of.get(parameter.name or "", GROUPS[-1])].append(record)
         for group, lines in records.items():
             with formatter.section(group):
@@ -54,16 +54,25 @@ def every_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _option(field: Field[Any]) -> Callable[..., Any]:
+    """Without a default, so that what was given can be told; the default is only shown."""
     shown = how_told(field)
-    assert shown is not None, field.name  # noqa: S101 - every field is an option
     flag, kind = f"--{field.name.replace('_', '-')}", str(field.type).removesuffix(" | None")
-    more: dict[str, Any] = {"help": shown.help, "default": field.default, "metavar": shown.metavar}
+    more: dict[str, Any] = {"help": shown.help + _default(field.default), "metavar": shown.metavar}
     if kind == "bool":
-        return click.option(f"{flag}/--no-{flag[2:]}", **more)
-    if kind == "tuple[tuple[str, str], ...]":
+        return click.option(f"{flag}/--no-{flag[2:]}", default=None, **more)
+    if kind.startswith("tuple[tuple["):
         return click.option(flag, nargs=2, multiple=True, **more)
-    more["type"] = click.Choice(shown.choices) if shown.choices else TYPES[kind]
-    return click.option(flag, show_default=field.default not in {None, "", ()}, **more)
+    if shown.repeated:
+        return click.option(flag, multiple=True, **more)
+    return click.option(flag, type=click.Choice(shown.choices) if shown.choices else TYPES[kind], **more)
+
+
+def _default(value: Any) -> str:  # noqa: ANN401 - of an option
+    """A default as it is shown; nothing if there is nothing to show."""
+    if value in (None, "", ()) or isinstance(value, bool):
+        return ""
+    values = value if isinstance(value, tuple) else (value,)
+    return f"  [{','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}]"
 
 
 def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -89,10 +98,14 @@ def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option("--overwrite", is_flag=True, help="Remove an earlier run in OUTDIR first.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
-def main(ctx: click.Context, outdir: Path, overwrite: bool, quiet: bool, **told: Any) -> None:  # noqa: ANN401
+def main(ctx: click.Context, /, outdir: Path, overwrite: bool, quiet: bool, **told: Any) -> None:  # noqa: ANN401
     """Train a U-Net on your labels; run again to carry on.
 
-    Data is ...
+    Data is --pair RASTER LABELS, cut by columns into training, validation and test parts, or whole images:
+    --images and --masks, --data, --manifest. OUTDIR receives best/ and last/ (checkpoints), log.csv,
+    curve.png, metrics.json and options.toml. Defaults are in brackets; --preset gives its own.
+
+    On several GPUs: torchrun --nproc-per-node N -m train OUTDIR ...
     """
     given = {name: value for name, value in told.items() if _is_given(ctx, name)}
     try:

@@ -35,7 +35,7 @@ class Learner:
     net: Any
     """A network of `train.models`, bare."""
     optimizer: Optimizer = field(init=False)
-    schedule: Schedule | None = field(default=None, init=False)
+    schedule: Schedule = field(init=False)
     stage: Stage = field(init=False)
     model: nn.Module = field(init=False)
     """`net`, on the device and in the precision that were asked for."""
@@ -47,7 +47,7 @@ class Learner:
         optimizer = make_optimizer(self.net.parameters(), self.options.optimizer_options())
         self.optimizer = self.machine.accelerator.prepare_optimizer(optimizer)
         self._loss = make_loss(self.options.loss_options())
-        self.enter(self.options.stages[0])
+        self.schedule = self._schedule(self.options.stages[0])
 
     def enter(self, stage: Stage) -> None:
         """Go on as this stage has it."""
@@ -55,9 +55,12 @@ class Learner:
         set_frozen(self.net, stage.frozen)
         self.optimizer.zero_grad()
         self.model = self.machine.wrap(self.net)
-        before = self.schedule.state() if self.schedule else {}
-        self.schedule = make_schedule(self.options.schedule_options(), stage.steps, self.options.epochs)
-        self.schedule.load(before)
+        state = self.schedule.state()
+        self.schedule = self._schedule(stage)
+        self.schedule.load(state)
+
+    def _schedule(self, stage: Stage) -> Schedule:
+        return make_schedule(self.options.schedule_options(), stage.steps, self.options.epochs)
 
     def begin(self) -> None:
         """Be ready for an epoch: evaluation may have left the network in another mode."""
@@ -77,7 +80,7 @@ class Learner:
             total = self._accumulate(sample)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
-                f"a batch fits into the GPU's memory, {self.stage.batch} crops of {self.options.crop} pixels do "
+                f"a batch fits into the GPU's memory, {self.stage.batch} crops of {self.options.crop} px do "
                 "not; use --recompute, a larger --accumulate, or a smaller --batch or --crop"
             ) from None
         if self.options.clip:

@@ -19,19 +19,19 @@ from tiler.errors import TilerError
 from train.average import Average
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
 from train.data.crops import Keys, crop_loader
-from train.evaluate import evaluate
 from train.learner import Learner
 from train.progress import Progress, score
 from train.record import Epoch, draw_curve, write_log
+from train.together import evaluate_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from tiler.metrics import Confusion
+    from tiler.metrics import Scores
     from tiler.spec import ModelSpec
-    from train.data.labelled import Library
-    from train.data.split import Split
+    from train.data.crops import Crops
+    from train.data.labelled import Part
     from train.machine import Machine
     from train.options import TrainOptions
 
@@ -45,8 +45,9 @@ class Loop:
     net: Any
     """A network of `train.models`."""
     spec: ModelSpec
-    split: Split
-    library: Library
+    crops: Crops
+    val: Sequence[Part]
+    """What chooses the best epoch."""
     outdir: Path
     progress: Progress = field(default_factory=Progress, init=False)
     average: Average = field(init=False)
@@ -87,11 +88,11 @@ class Loop:
         loss = self._learn(epoch, batches)
         lr = self.learner.optimizer.param_groups[0]["lr"]
         confusion = self._evaluate(epoch)
-        iou, mean = ([math.nan] * len(self.options.classes), math.nan) if confusion is None else (confusion.iou.tolist(), confusion.mean_iou)
+        iou, mean = [math.nan] * len(self.options.classes), math.nan
+        if confusion is not None:
+            iou, mean = confusion.iou.tolist(), confusion.mean_iou
         seconds = time.perf_counter() - began
-        self.progress.epochs.append(
-            Epoch(epoch + 1, loss, lr, tuple(iou), mean, seconds, batches.seconds)
-        )
+        self.progress.epochs.append(Epoch(epoch + 1, loss, lr, tuple(iou), mean, seconds, batches.seconds))
         self._save()
 
     def _learn(self, epoch: int, batches: Awaited) -> float:
@@ -112,14 +113,13 @@ class Loop:
             )
         return loss
 
-    def _evaluate(self, epoch: int) -> Confusion | None:
+    def _evaluate(self, epoch: int) -> Scores | None:
         """The validation part, every process its share; None between evaluations."""
         if (epoch + 1) % self.options.eval_every and epoch + 1 < self.options.epochs:
             return None
         self.machine.agree(self.average.net)
-        parts = self.machine.share(self.split.val)
-        confusion = evaluate(self.average.net, self.machine.device, parts, self.library, self.spec).confusion
-        confusion = self.machine.summed(confusion)
+        found = evaluate_together(self.machine, self.average.net, self.val, self.crops.library, self.spec)
+        confusion = found.confusion
         value = score(confusion, self.options.best_by, self.options.classes)
         self.progress.scores[epoch + 1] = value
         self.learner.schedule.observe(value)

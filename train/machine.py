@@ -8,12 +8,13 @@ and written is said and written by the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import distributed, nn
+from accelerate.utils import gather_object
+from torch import distributed
 
 from tiler.errors import MissingError, UsageError
 
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from train.options import TrainOptions
-
-NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +34,10 @@ class Machine:
     """Where a run computes."""
 
     accelerator: Accelerator
+
+    def __str__(self) -> str:
+        several = f", {self.world} processes" if self.world > 1 else ""
+        return f"on {self.device}{several}"
 
     @classmethod
     def start(cls, options: TrainOptions) -> Machine:
@@ -58,7 +61,8 @@ class Machine:
     @property
     def device(self) -> torch.device:
         """Of this process."""
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return device
 
     @property
     def rank(self) -> int:
@@ -90,6 +94,10 @@ class Machine:
         total = torch.from_numpy(counts).to(self.device)
         distributed.all_reduce(total)
         return total.cpu().numpy()
+
+    def gathered(self, items: list[Any]) -> list[Any]:
+        """Those of all processes, in the order of the processes."""
+        return items if self.world == 1 else list(gather_object(items))
 
     def agree(self, net: nn.Module) -> None:
         """Give all processes the network of the first: batch norms have seen other samples in each."""
@@ -151,12 +159,6 @@ def check_slices(options: TrainOptions, world: int) -> None:
                 f"a batch divides evenly among processes and --accumulate, got {stage.batch} for {world} x "
                 f"{options.accumulate}; use a multiple of {world * options.accumulate}"
             )
-
-
-def synchronised(net: nn.Module) -> nn.Module:
-    """Batch norms that take their statistics from the batch of all processes."""
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    return converted
 
 
 def _silent(_: str) -> None:

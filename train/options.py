@@ -46,7 +46,9 @@ class TrainOptions:
     classes: tuple[str, ...] = told(
         (), "Names of the mask's values 0, 1, ...; 255 is not known.", DATA, metavar="NAME,NAME"
     )
-    data: tuple[str, ...] = told((), "A folder in a known layout; may be repeated.", DATA, metavar="DIR")
+    data: tuple[str, ...] = told(
+        (), "A folder in a known layout; may be repeated.", DATA, metavar="DIR", repeated=True
+    )
     layout: str = told("auto", "Of those folders: auto, pairs, voc, drive, ...", DATA, metavar="NAME")
     pair: tuple[tuple[str, str], ...] = told(
         (), "A raster and its labels; may be repeated.", DATA, metavar="RASTER LABELS"
@@ -56,14 +58,14 @@ class TrainOptions:
     manifest: str | None = told(None, "CSV of the columns image, mask, part.", DATA, metavar="FILE")
     coding: str = told("index", "Which value, colour or name is which class.", DATA, metavar="TEXT")
     field: str | None = told(None, "Attribute of polygons that tells their class.", DATA, metavar="NAME")
-    outside: str = told("", "Class of pixels in no polygon.  [default: the first]", DATA, metavar="CLASS")
+    outside: str = told("", "Class of pixels in no polygon.  [the first]", DATA, metavar="CLASS")
     bands: tuple[int, ...] | None = told(
-        None, "Band numbers, from 1.  [default: all but alpha]", DATA, metavar="N,N.."
+        None, "Band numbers, from 1.  [all but alpha]", DATA, metavar="N,N.."
     )
     rgb: bool = told(False, "Grey images become three equal bands.", DATA)
     nodata: float | None = told(None, "Value of invalid pixels, over what files say.", DATA)
-    resolution: float | None = told(None, "Metres per pixel to train at.  [default: the rasters' own]", DATA)
-    mpp: float | None = told(None, "Micrometres per pixel of slides.  [default: level 0]", DATA)
+    resolution: float | None = told(None, "Metres per pixel to train at.  [the rasters' own]", DATA)
+    mpp: float | None = told(None, "Micrometres per pixel of slides.  [level 0]", DATA)
     resize: str | None = told(None, "Of pictures: 0.5, stretch:96 or letterbox:512.", DATA, metavar="HOW")
     val: float = told(0.15, "Share of the data that chooses the best epoch.", DATA)
     test: float = told(0.25, "Share of the data kept unseen for the end.", DATA)
@@ -110,6 +112,7 @@ class TrainOptions:
     attention: bool | None = told(None, "Skips pass gates.", NETWORK)
     upscale: int | None = told(None, "Scores per pixel along a side.", NETWORK)
     supervision: bool | None = told(None, "UNet++: a head on every node of the first row.", NETWORK)
+    init: str = told("default", "How weights begin: he, normal, xavier, ...", NETWORK, metavar="KIND")
     weights: str | None = told(
         None, "Weights to start from: a checkpoint or a state dict.", NETWORK, metavar="FILE"
     )
@@ -153,8 +156,8 @@ class TrainOptions:
     accumulate: int = told(1, "Pieces that a batch is computed in, to save memory.", OPTIMISER)
     clip: float = told(1.0, "Largest norm of the gradients. 0: any.", OPTIMISER)
     freeze_epochs: int = told(0, "First epochs, in which the encoder is frozen.", OPTIMISER)
-    freeze_lr: float | None = told(None, "Peak learning rate in them.  [default: --lr]", OPTIMISER)
-    freeze_batch: int | None = told(None, "Crops per step in them.  [default: --batch]", OPTIMISER)
+    freeze_lr: float | None = told(None, "Peak learning rate in them.  [--lr]", OPTIMISER)
+    freeze_batch: int | None = told(None, "Crops per step in them.  [--batch]", OPTIMISER)
     freeze_norm: bool = told(False, "Batch norms keep their statistics, in all epochs.", OPTIMISER)
     sync_norm: bool = told(False, "Batch norms see all processes' samples (GPUs only).", OPTIMISER)
     average: float = told(0.1, "Weights are averaged over this share of all steps.", OPTIMISER)
@@ -169,7 +172,7 @@ class TrainOptions:
     precision: str = told("no", "Mixed precision.", RUN, choices=PRECISIONS)
     recompute: bool = told(False, "Compute activations twice, to save memory.", RUN)
     device: str = told("auto", "Where to compute.", RUN, choices=("auto", "cpu", "cuda"))
-    threads: int | None = told(None, "CPU threads.  [default: as PyTorch chooses]", RUN)
+    threads: int | None = told(None, "CPU threads.  [as PyTorch chooses]", RUN)
     workers: int = told(0, "Processes that read crops.", RUN)
     tensorboard: bool = told(False, "Write OUTDIR/tensorboard too.", RUN)
 
@@ -180,7 +183,7 @@ class TrainOptions:
         self.data_options()
         self.augment_options()
         self.weighting()
-        self.network_options()
+        self._check_crop()
         self.loss_options().check_channels(self.channels)
         self.optimizer_options()
         self.schedule_options().check_epochs(self.epochs)
@@ -193,9 +196,17 @@ class TrainOptions:
         if not 0 <= self.average <= 1:
             raise UsageError(f"--average is a share of all steps, 0 to 1, got {self.average}")
         if self.best_by not in (*MEANS, *self.classes):
-            raise UsageError(
-                f"--best-by is {', '.join(MEANS)} or a class ({', '.join(self.classes)}), got {self.best_by!r}"
-            )
+            raise UsageError(f"--best-by is {', '.join((*MEANS, *self.classes))}, got {self.best_by!r}")
+
+    def _check_crop(self) -> None:
+        """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
+        geometry = self.network_options().options(1, self.channels).geometry
+        if self.crop % geometry.scale:
+            raise UsageError(f"--crop is a multiple of --upscale {geometry.scale}, got {self.crop}")
+        try:
+            geometry.out_size(self.crop // geometry.scale)
+        except UsageError as error:
+            raise UsageError(f"--crop {self.crop} does not suit the network: {error}") from None
 
     def _check_stages(self) -> None:
         if not 0 <= self.freeze_epochs <= self.epochs:
@@ -288,7 +299,7 @@ class TrainOptions:
 
     def to_toml(self) -> str:
         """One ``key = value`` line per option that is set; the file can be given as ``--config``."""
-        return to_toml(asdict(self))
+        return to_toml({name: value for name, value in asdict(self).items() if value != ()})
 
     def check_same(self, before: dict[str, Any]) -> None:
         """Refuse to carry on a run that began with other options, as its file holds them.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from train.record import Epoch
 
 if TYPE_CHECKING:
-    from tiler.metrics import Confusion
+    from tiler.metrics import Scores
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class Progress:
         return cls([Epoch(**epoch) for epoch in state["epochs"]], state["scores"])
 
 
-def score(confusion: Confusion, best_by: str, names: tuple[str, ...]) -> float:
+def score(confusion: Scores, best_by: str, names: tuple[str, ...]) -> float:
     """By which epochs are compared: ``mean-iou``, ``mean-dice``, or the IoU of a class by its name."""
     if best_by in names:
         value = float(confusion.iou[names.index(best_by)])

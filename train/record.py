@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,27 +29,33 @@ class Epoch:
     lr: float
     """At its last step."""
     iou: tuple[float, ...]
-    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction."""
+    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction, and for
+    all if the epoch was not followed by an evaluation."""
     mean_iou: float
     seconds: float
+    waited: float
+    """Seconds of these in which the network waited for data."""
 
     def line(self, epochs: int, names: tuple[str, ...]) -> str:
         """For a log on a terminal."""
         ious = "  ".join(f"{name} {iou:.3f}" for name, iou in zip(names, self.iou, strict=True))
-        return (
-            f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}  val IoU {self.mean_iou:.4f} ({ious})"
-            f"  {self.seconds:.1f} s"
-        )
+        val = f"  val IoU {self.mean_iou:.4f} ({ious})" if self.evaluated else ""
+        return f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}{val}  {self.seconds:.1f} s"
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it has scores."""
+        return not math.isnan(self.mean_iou)
 
 
 def write_log(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     """One row per epoch. Always written whole, so that a resumed run has one log."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds"])
+    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds", "waited"])
     for e in epochs:
         values = (e.loss, e.lr, *e.iou, e.mean_iou)
-        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}"])
+        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}", f"{e.waited:.2f}"])
     write_whole(path, text.getvalue().encode())
 
 
@@ -61,8 +68,9 @@ def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     numbers = [e.number for e in epochs]
     left.plot(numbers, [e.loss for e in epochs])
     left.set(xlabel="epoch", ylabel="training loss")
+    evaluated = [e for e in epochs if e.evaluated]
     for k, name in enumerate(names):
-        right.plot(numbers, [e.iou[k] for e in epochs], label=name)
+        right.plot([e.number for e in evaluated], [e.iou[k] for e in evaluated], label=name)
     right.set(xlabel="epoch", ylabel="validation IoU", ylim=(0, 1))
     right.legend()
     image = io.BytesIO()

@@ -12,20 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from tiler.errors import InputError, UsageError
+from tiler.errors import InputError
 from tiler.spec import ModelSpec, default_classes
 from train.checkpoint import load_checkpoint
+from train.data.augment import Augment
+from train.data.crops import Crops
 from train.data.labelled import Library
 from train.data.split import split_data
 from train.data.survey import survey
+from train.evaluate import same_size
+from train.freezing import check_freezable
 from train.loop import Loop
 from train.machine import Machine
-from train.models import parameters
+from train.models.build import build
+from train.models.initial import initialise
+from train.models.network import parameters
+from train.models.weights import load_weights
 from train.outdir import check_outdir, claim, remove_run
 from train.recompute import recompute_blocks
 from train.record import score_table, scores
-from train.freezing import check_freezable
+from train.together import evaluate_together
 from train.writing import write_whole
 
 if TYPE_CHECKING:
@@ -109,7 +117,7 @@ def train(
         Augment(options.augment_options()),
         options.weighting(),
         options.balance,
-        found.classes,
+        found.classes if options.balance else None,
     )
     loop = Loop(options, machine, net, spec, crops, split.val, outdir)
     machine.wait()  # all have looked at the folder before one writes to it
@@ -129,8 +137,8 @@ def train(
     }
     for name in ("val", "test"):
         if parts := getattr(split, name):
-            found = evaluated(machine, best, parts, library, spec)
-            result[name] = scores(found.confusion, options.classes)
+            evaluation = evaluate_together(machine, best, parts, library, spec)
+            result[name] = scores(evaluation.confusion, options.classes)
     if machine.first:
         write_whole(finished, (json.dumps(result, indent=2) + "\n").encode())
     which = "test" if split.test else "val"
@@ -160,28 +168,13 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
     initialise(net, options.init)
     if options.weights is not None:
         say(str(load_weights(net, Path(options.weights))))
-    check_crop(net, options.crop)
     if options.freeze_epochs:
         check_freezable(net)
+    if options.sync_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call] # in place
     if options.recompute:
         recompute_blocks(net)
     return net
-
-
-def check_crop(net: Network, crop: int) -> None:
-    """Refuse a crop that the network does not take; its pixels are those of the labels.
-
-    Raises
-    ------
-    UsageError
-        naming sizes that it takes.
-    """
-    if crop % net.scale:
-        raise UsageError(f"--crop is a multiple of the {net.scale} scores per pixel, got {crop}")
-    try:
-        net.out_size(crop // net.scale)
-    except UsageError as error:
-        raise UsageError(f"--crop {crop} does not fit the network: {error}") from None
 
 
 def model_spec(options: TrainOptions, net: Network, info: RasterInfo, found: Survey) -> ModelSpec:

@@ -7,7 +7,7 @@ the configuration file are made of the class.
 from __future__ import annotations
 
 from dataclasses import Field, dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _KEY = "told"
@@ -25,18 +25,26 @@ class Told:
     """All values there are; empty: any of its type."""
     metavar: str | None = None
     """What stands for its value in the help."""
+    repeated: bool = False
+    """Whether it is given once per value, not all in one."""
 
 
 def told(
-    default: T, text: str, group: str, *, choices: tuple[str, ...] = (), metavar: str | None = None
+    default: T,
+    text: str,
+    group: str,
+    *,
+    choices: tuple[str, ...] = (),
+    metavar: str | None = None,
+    repeated: bool = False,
 ) -> T:
     """A field of an options class; its default and how it is shown."""
-    shown = Told(text, group, choices, metavar)
+    shown = Told(text, group, choices, metavar, repeated)
     made: T = field(default=default, metadata={_KEY: shown})
     return made
 
 
-def how_told(option: Field[object]) -> Told | None:
-    """How a field is shown; None if it is not an option of the command line."""
-    shown: Told | None = option.metadata.get(_KEY)
+def how_told(option: Field[Any]) -> Told:
+    """How a field that `told` made is shown."""
+    shown: Told = option.metadata[_KEY]
     return shown

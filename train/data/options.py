@@ -56,6 +56,7 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_classes()
         if not (self.data or self.pair or self.images is not None or self.manifest is not None):
             raise UsageError(
                 "training needs data: give --pair RASTER MASK, --images DIR --masks DIR, --data DIR "
@@ -65,7 +66,6 @@ class DataOptions:
             raise UsageError("--images and --masks go together, got only one; give both")
         if self.layout not in LAYOUTS:
             raise UsageError(f"--layout is one of {', '.join(LAYOUTS)}, got {self.layout!r}")
-        self._check_classes()
         if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
             raise UsageError(
                 f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
