@@ -319,7 +319,7 @@ def pad_reflect():
     return b.model(b.conv(x, kernel=5))
 
 
-def mirrored(b, x, axis, before, after):
+def picked_as_a_mirror(b, x, axis, before, after):
     """Elements picked by computed positions: a mirror that repeats where the image is small."""
     last = b("Sub", b("Gather", b("Shape", x), b.weight(np.int64(axis))), b.weight(np.int64(1)))
     end = b("Add", last, b.weight(np.int64(after + 1)))
@@ -332,7 +332,7 @@ def mirrored(b, x, axis, before, after):
 @exact
 def gather_mirrored():
     b = Builder()
-    x = mirrored(b, mirrored(b, "x", 2, 3, 5), 3, 4, 2)
+    x = picked_as_a_mirror(b, picked_as_a_mirror(b, "x", 2, 3, 5), 3, 4, 2)
     return b.model(b.conv(x, kernel=(9, 7)))
 
 
@@ -561,9 +561,10 @@ def pad_wrap():
 @inexact("picks rows or columns by their position")
 def gather_turned():
     b = Builder()
-    last = b("Sub", b("Gather", b("Shape", "x"), b.weight(np.int64(2))), b.weight(np.int64(1)))
-    places = b("Range", last, b.weight(np.int64(-1)), b.weight(np.int64(-1)))
-    return b.model(b.conv(b("Gather", "x", places, axis=2)))
+    count = b("Gather", b("Shape", "x"), b.weight(np.int64(3)))
+    there = b("Range", b.weight(np.int64(0)), count, b.weight(np.int64(1)))
+    places = b("Sub", b("Sub", count, b.weight(np.int64(1))), there)
+    return b.model(b.same(b("Gather", "x", places, axis=3)))
 
 
 @inexact("is attention over the whole tile")
