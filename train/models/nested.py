@@ -103,7 +103,7 @@ def with_head(net: Network, head: str) -> Network:
         )
     if head == "average":
         chosen = NestedUNet(replace(net.options, answer="average"))
-        chosen.load_state_dict(net.state_dict())
+        chosen.load_state_dict(net.state_dict(), assign=True)
         return chosen.train(net.training)
     depth = int(head)
     pruned = NestedUNet(replace(net.options, depth=depth, supervision=False, answer="last"))
@@ -113,5 +113,5 @@ def with_head(net: Network, head: str) -> Network:
             value = state.pop(name)
             if name.startswith(f"head.{depth - 1}."):
                 state[name.replace(f".{depth - 1}.", ".0.", 1)] = value
-    pruned.load_state_dict({name: state[name] for name in pruned.state_dict()})
+    pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
     return pruned.train(net.training)
