@@ -296,7 +296,7 @@ def test_counts_of_pruned_networks(level, count):
 def test_a_head_that_is_not_there_is_refused():
     with pytest.raises(UsageError, match="average, 1, 2, 3"):
         with_head(supervised(), "4")
-    with pytest.raises(UsageError, match="UNet of 1"):
+    with pytest.raises(UsageError, match="UNet with one head"):
         with_head(make("unet", 3, 2), "1")
 
 
@@ -308,7 +308,7 @@ def test_a_head_that_is_not_there_is_refused():
     [
         ({"padding": "same"}, "padding is one of zero, reflect, valid, got 'same'"),
         ({"norm": "layer"}, "norm"),
-        ({"head": 2}, "head is one of 1, 3, got 2"),
+        ({"head_kernel": 2}, "head_kernel is one of 1, 3, got 2"),
         ({"dropout": (0.5, 1.0)}, "dropout"),
         ({"dropout": (0.5,)}, "dropout"),
         ({"padding": "valid", "up": "bilinear"}, "up=bilinear"),

@@ -119,6 +119,7 @@ def test_a_head_of_what_has_none_is_one_line(capsys, raster, tmp_path):
     refused(capsys, main, [raster, out, "--raster", raster, "--head", "2"], "--head", "checkpoint")
 
 
+@pytest.mark.slow
 def test_the_paper_is_segmented_to_the_edge(raster, tmp_path):
     """No padding in the network, one label per pixel; in one tile and in several, the same labels."""
     net = trained("paper", width=2, depth=1)

@@ -126,7 +126,7 @@ def any_phase(geometry):
         *(({"depth": d, "up": "nearest1"}, (a, a), p) for d, a, p in ((4, 94, 107), (5, 190, 219))),
         *(({"depth": d, "up": "bilinear"}, (a, a), p) for d, a, p in ((4, 110, 122), (5, 222, 250))),
         *(({"depth": d, "up": "nearest3"}, (a, a), p) for d, a, p in ((4, 110, 122), (5, 222, 250))),
-        ({"up": "nearest1", "down": "conv", "head": 3}, (109, 94), 123),
+        ({"up": "nearest1", "down": "conv", "head_kernel": 3}, (109, 94), 123),
     ],
 )
 def test_published_halos(options, aligned, phase):

@@ -22,19 +22,6 @@ def bare(preset, in_channels=3, classes=2, **changes):
         return make(preset, in_channels, classes, **changes).eval()
 
 
-def test_d3_2_activations_are_recomputed_and_gradients_stay():
-    """Milesial's fallback for want of memory called a module, and so raised TypeError."""
-    from torch.utils.checkpoint import checkpoint
-
-    torch.manual_seed(0)
-    net, pixels_NCHW = make("milesial", 3, 2, width=2).eval(), torch.rand(1, 3, 32, 32)
-    net(pixels_NCHW).sum().backward()
-    expected = [p.grad.clone() for p in net.parameters()]
-    net.zero_grad()
-    checkpoint(net, pixels_NCHW, use_reentrant=False).sum().backward()
-    assert all(torch.equal(p.grad, e) for p, e in zip(net.parameters(), expected, strict=True))
-
-
 def test_d3_6_weights_with_and_without_mask_values_load(tmp_path):
     """Milesial deletes ``mask_values`` from what it loads, and older weights have none: KeyError."""
     from originals import Weights, milesial

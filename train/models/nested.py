@@ -94,13 +94,14 @@ def with_head(net: Network, head: str) -> Network:
     UsageError
         if the network has no such head.
     """
-    heads = net.options.depth if isinstance(net, NestedUNet) and net.options.supervision else 1
-    known = ["average", *map(str, range(1, heads + 1))]
-    if not isinstance(net, NestedUNet) or heads == 1 or head not in known:
+    if not isinstance(net, NestedUNet) or not net.options.supervision:
         raise UsageError(
-            f"a head is chosen of a UNet++ that was trained with deep supervision, {', '.join(known)}, "
-            f"got {head!r} for a {type(net).__name__} of {heads}"
+            f"a head is chosen of a UNet++ trained with deep supervision, got {head!r} for a "
+            f"{type(net).__name__} with one head"
         )
+    known = ["average", *map(str, range(1, net.options.depth + 1))]
+    if head not in known:
+        raise UsageError(f"a head of this network is one of {', '.join(known)}, got {head!r}")
     if head == "average":
         chosen = NestedUNet(replace(net.options, answer="average"))
         chosen.load_state_dict(net.state_dict(), assign=True)
