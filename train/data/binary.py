@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tiler.ports import Raster, RasterInfo
     from train.data.legend import Legend
 
-YES_OR_NO: Final = Table((0, 1, 255), (0, 1, 1), 1, "0 and 1, or 0 and 255, in a file of one object or class")
+YES_OR_NO: Final = Table((0, 1, 255), (0, 1, 1), 1, "0 and 1, or 0 and 255, in a file of one class")
 CLASS: Final = "{class}"
 """In a path: the name of each class."""
 NUMBER: Final = "{number}"
@@ -67,7 +67,8 @@ class ClassFiles:
                 f"classes of a file each may overlap, got {self.pattern} for classes that exclude each other; "
                 "use --independent"
             )
-        planes = [PlaneFile.of(path, like, legend) if path.exists() else None for path in self.paths(legend)]
+        paths = self.paths(legend)
+        planes = [PlaneFile.of(path, like, legend) if path.exists() else None for path in paths]
         info = replace(like, bands=len(planes), dtype=np.dtype(np.uint8))
         return OpenLabels(StackedRaster(tuple(planes), info))
 

@@ -63,10 +63,7 @@ def find_items(folder: Path, layout: str, classes: tuple[str, ...]) -> list[Item
     if not folder.is_dir():
         raise InputError(f"a data set is a folder, or a manifest called .csv, got {folder}")
     layout = detected(folder) if layout == "auto" else layout
-    if layout == "classes":
-        items = class_items(folder, classes)
-    else:
-        items = READERS[layout](folder)
+    items = class_items(folder, classes) if layout == "classes" else READERS[layout](folder)
     if not items:
         raise InputError(f"a folder laid out as {layout} holds images, got none in {folder}; see --layout")
     return items
@@ -236,5 +233,4 @@ READERS: Final[dict[str, Callable[[Path], list[Item]]]] = {
     "objects": object_items,
     "pairs": pair_items,
 }
-"""By layout."""
-LAYOUTS: Final = ("auto", "pairs", "voc", "drive", "objects", "classes")
+"""By layout; ``classes`` needs their names, too."""

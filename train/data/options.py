@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tiler.errors import UsageError
-from train.data.image import View
-from train.data.layouts import LAYOUTS
 from train.data.legend import Legend
-from train.data.resize import Resize
+
+if TYPE_CHECKING:
+    from train.data.image import View
+
+LAYOUTS: Final = ("auto", "pairs", "voc", "drive", "objects", "classes")
+"""See `train.data.layouts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +102,8 @@ class DataOptions:
 
     def view(self) -> View:
         """How images are looked at."""
+        from train.data.image import View
+        from train.data.resize import Resize
+
         resize = None if self.resize is None else Resize.parse(self.resize)
         return View(self.bands, self.rgb, self.nodata, self.resolution, self.mpp, resize)
