@@ -21,7 +21,7 @@ from tiler.predict import predict
 from tiler.readers.ground import pixel_area
 from tiler.tiles import TileReader
 from train.evaluation import Evaluation, SampleScore, empty_confusion
-from train.labelled import Part
+from train.data.labelled import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
-    from train.labelled import Library
+    from train.data.labelled import Library
 
 TILE: Final = 1024
 """Side of a tile, pixels, halo included; a small part has smaller ones."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tiler.metrics import Scores
     from tiler.spec import ModelSpec
-    from train.labelled import Part
+    from train.data.labelled import Part
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from train.losses.ignore import IGNORE
+from train.data.target import IGNORE
 from train.losses.make import make_loss
 from train.losses.options import LossOptions
 

@@ -22,18 +22,19 @@ from tqdm import tqdm
 from tiler.errors import MissingError, TilerError, UsageError
 from tiler.spec import ModelSpec, default_classes
 from tiler.toml import read_toml
-from train.augment import Augment
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
-from train.crops import Crops, Keys, crop_loader
+from train.data.augment import Augment
+from train.data.crops import Crops, Keys, crop_loader
+from train.data.labelled import Library
+from train.data.options import DataOptions
+from train.data.split import split_data
+from train.data.survey import survey
 from train.evaluate import evaluate
-from train.labelled import Library
 from train.loss import segmentation_loss
 from train.models.network import parameters
 from train.models.options import UNetOptions
 from train.models.unet import UNet
 from train.record import Epoch, draw_curve, score_table, scores, write_log
-from train.split import split_data
-from train.survey import survey
 from train.writing import write_whole, writing
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from tiler.ports import RasterInfo
+    from train.data.split import Split
+    from train.data.survey import Survey
     from train.options import TrainOptions
-    from train.split import Split
-    from train.survey import Survey
 
 OURS: Final = ("best", "last", "log.csv", "curve.png", "metrics.json", "options.toml")
 """What a run writes, and what ``overwrite`` removes, in this order: the last one tells that it is a run's."""
@@ -100,8 +101,9 @@ def train(
     torch.manual_seed(options.seed)
 
     # --- data
-    library = Library(len(options.classes))
-    split = split_data(options, library)
+    data = DataOptions.of(options)
+    library = Library(data.legend())
+    split = split_data(data, library)
     found = survey(split, library, options.classes)
     say(data_summary(split, found, options))
 
@@ -268,10 +270,12 @@ class Loop:
 
     def run(self, say: Callable[[str], None], *, progress: bool) -> None:
         """All epochs that are not finished yet."""
-        crops = Crops(self.split.train, self.library, self.spec, self.options.crop, self.options.seed)
-        keys = Keys(self.options.crops_per_epoch)
-        loader = crop_loader(crops, keys, self.options)
-        augment = Augment(self.options.seed)
+        options = self.options
+        crops = Crops(
+            self.split.train, self.library, self.spec, options.crop, options.seed, augment=Augment()
+        )
+        keys = Keys(options.crops_per_epoch, options.batch)
+        loader = crop_loader(crops, keys, options.workers)
 
         for epoch in range(len(self.epochs), self.options.epochs):
             began = time.perf_counter()
@@ -281,9 +285,9 @@ class Loop:
 
             self.model.train()
             total = 0.0
-            for step, (pixels_NCHW, target_NHW) in enumerate(batches):
-                batch = pixels_NCHW.to(self.accelerator.device), target_NHW.to(self.accelerator.device)
-                total += self.learn(*augment(*batch, epoch, step), epoch * len(loader) + step)
+            for step, sample in enumerate(batches):
+                pixels_NCHW, target_NHW = (plane.to(self.accelerator.device) for plane in sample[:2])
+                total += self.learn(pixels_NCHW, target_NHW, epoch * len(loader) + step)
             self.check_finite(total, epoch)
 
             confusion = evaluate(

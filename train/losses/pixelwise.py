@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from train.losses.across import ratio
-from train.losses.ignore import IGNORE
+from train.data.target import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,10 +14,11 @@ import numpy as np
 
 from tiler.errors import InputError, UsageError
 from tiler.geometry import Window
-from train.labelled import Library, Part, Source
+from train.data.labelled import Library, Part, Source
+from train.data.maskfile import MaskFile
 
 if TYPE_CHECKING:
-    from train.options import TrainOptions
+    from train.data.options import DataOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Split:
         return self.train + self.val + self.test
 
 
-def split_data(options: TrainOptions, library: Library) -> Split:
+def split_data(options: DataOptions, library: Library) -> Split:
     """Find the data that the options name, and divide it."""
     train: list[Part] = []
     val: list[Part] = []
@@ -47,19 +48,19 @@ def split_data(options: TrainOptions, library: Library) -> Split:
     return split
 
 
-def _divided(options: TrainOptions, library: Library) -> list[tuple[Part, str]]:
+def _divided(options: DataOptions, library: Library) -> list[tuple[Part, str]]:
     parts = []
     for image, mask in options.pair:
-        source = Source(Path(image), Path(mask), options.bands, options.resolution)
+        source = Source(Path(image), MaskFile(Path(mask)), options.view())
         parts += _by_columns(source, library, options)
     if options.images is not None and options.masks is not None:
         joined = _join(Path(options.images), Path(options.masks))
-        sources = [Source(image, mask, options.bands, options.resolution) for image, mask in joined]
+        sources = [Source(image, MaskFile(mask), options.view()) for image, mask in joined]
         parts += _by_images(sources, library, options)
     return parts
 
 
-def _by_columns(source: Source, library: Library, options: TrainOptions) -> list[tuple[Part, str]]:
+def _by_columns(source: Source, library: Library, options: DataOptions) -> list[tuple[Part, str]]:
     info = library.info(source)
     cuts = [
         0,
@@ -76,7 +77,7 @@ def _by_columns(source: Source, library: Library, options: TrainOptions) -> list
     return found
 
 
-def _by_images(sources: list[Source], library: Library, options: TrainOptions) -> list[tuple[Part, str]]:
+def _by_images(sources: list[Source], library: Library, options: DataOptions) -> list[tuple[Part, str]]:
     order = np.random.default_rng(options.seed).permutation(len(sources))
     val = max(1, round(len(sources) * options.val))
     test = max(1, round(len(sources) * options.test)) if options.test else 0

@@ -9,7 +9,8 @@ import numpy as np
 
 from tiler.errors import InputError
 from tiler.geometry import Window
-from train.loss import IGNORE
+from train.data.balance import ClassMap, cell_side
+from train.data.target import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.pixels import Pixels
-    from train.labelled import Library
-    from train.split import Split
+    from train.data.labelled import Library
+    from train.data.split import Split
 
 SIDE: Final = 1024
 """Of the squares that are read at a time, pixels."""
@@ -37,9 +38,10 @@ class Moments:
     def __post_init__(self) -> None:
         self.mean_C, self.squares_C = np.zeros(self.bands), np.zeros(self.bands)
 
-    def add(self, pixels: Pixels) -> None:
-        """Pool the valid pixels, after Chan, Golub and LeVeque (1979)."""
-        values_CN = pixels.raw_CHW[:, pixels.valid_HW].astype(np.float64)
+    def add(self, pixels: Pixels, wanted_HW: NDArray[np.bool_] | None = None) -> None:
+        """Pool the valid pixels (that are wanted), after Chan, Golub and LeVeque (1979)."""
+        counted_HW = pixels.valid_HW if wanted_HW is None else pixels.valid_HW & wanted_HW
+        values_CN = pixels.raw_CHW[:, counted_HW].astype(np.float64)
         count = values_CN.shape[1]
         if not count:
             return
@@ -61,9 +63,11 @@ class Survey:
     """What the look found."""
 
     moments: Moments
-    """Of the training part, raw units."""
+    """Of the training part, raw units: of all valid pixels in the region of interest, labelled or not."""
     pixels: dict[str, NDArray[np.int64]]
     """Per part (train, val, test): labelled pixels of each class."""
+    classes: ClassMap
+    """Where they are in the training part."""
 
 
 def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
@@ -76,17 +80,23 @@ def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
         pixel, or a band is constant.
     """
     moments = Moments(library.info(split.train[0].source).bands)
-    pixels = {name: np.zeros(len(names), np.int64) for name in ("train", "val", "test")}
-    for name in pixels:
+    maps = {name: ClassMap(_side(split, library), len(names)) for name in ("train", "val", "test")}
+    for name, classes in maps.items():
         for part in getattr(split, name):
+            labelled = library.open(part.source)
+            classes.begin(part.window)
             for window in squares(part.window):
-                raw, target_HW = library.open(part.source).read(window)
-                pixels[name] += np.bincount(target_HW[target_HW != IGNORE], minlength=len(names))
+                raw, target_HW = labelled.read(window)
+                classes.add(part.window, window, target_HW)
                 if name == "train":
-                    moments.add(raw)
-    found = Survey(moments, pixels)
+                    moments.add(raw, labelled.inside(window))
+    found = Survey(moments, {name: classes.pixels for name, classes in maps.items()}, maps["train"])
     _check(found, names, has_test=bool(split.test))
     return found
+
+
+def _side(split: Split, library: Library) -> int:
+    return cell_side([part.window.area for part in split.all], library.classes)
 
 
 def squares(window: Window) -> Iterator[Window]:

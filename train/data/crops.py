@@ -1,0 +1,178 @@
+"""Random training samples: sample ``i`` of epoch ``e`` is a function of (seed, e, i) and of nothing else.
+
+Its place, its augmentation and its noise included. So neither workers, nor processes, nor order, nor a
+resumed run can change what is trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tiler.errors import UsageError
+from tiler.geometry import Window
+from tiler.pixels import fill_invalid, fill_values, normalise
+from train.data.augment import Augment
+from train.data.warp import Planes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tiler.spec import ModelSpec
+    from train.data.balance import ClassMap
+    from train.data.labelled import Library, Part
+    from train.data.weightmap import Weighting
+
+Key = tuple[int, int]
+"""Epoch and number of a sample."""
+
+
+class Sample(NamedTuple):
+    """One square to learn from; the loader stacks them, with N samples as a first axis."""
+
+    pixels_CHW: Tensor
+    """float32, normalised; 0 where there are none."""
+    target_HW: Tensor
+    """int64: a class or `IGNORE`; (K, H, W) of 0, 1 and `IGNORE` for independent classes."""
+    weight_HW: Tensor
+    """float32: how much a pixel counts; (1, 1), holding 1, when all count alike."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crops(Dataset[Sample]):
+    """All samples of all epochs."""
+
+    parts: tuple[Part, ...]
+    library: Library
+    spec: ModelSpec
+    side: int
+    """Pixels."""
+    seed: int
+    augment: Augment = field(default_factory=Augment.none)
+    weighting: Weighting | None = None
+    """None: all pixels count alike."""
+    balance: float = 0.0
+    """Share of the samples that are centred on a pixel of a class drawn evenly."""
+    classes: ClassMap | None = None
+    """Where the classes are; needed for ``balance``."""
+    _until_P: NDArray[np.int64] = field(init=False)
+    """Pixels of the parts up to and including each."""
+
+    def __post_init__(self) -> None:
+        if self.balance and self.classes is None:
+            raise UsageError("balance needs to know where the classes are; pass the survey's map")
+        info = self.library.info(self.parts[0].source)
+        if self.augment.options.colours and (info.bands != 3 or info.dtype != np.uint8):
+            raise UsageError(
+                f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of "
+                f"{info.dtype}; leave them out"
+            )
+        areas = [part.window.area for part in self.parts]
+        object.__setattr__(self, "_until_P", np.cumsum(areas))
+
+    def __getitem__(self, key: Key) -> Sample:
+        """The sample of an epoch and number."""
+        rng = np.random.default_rng([self.seed, *key])
+        part, middle = self._place(rng)
+        warp = self.augment.warp(self.side, rng)
+        if warp is None:
+            planes = self._planes(part, square_at(part.window, self.side, middle), rng)
+            planes = planes.padded(self.side)
+        else:
+            warp = warp.moved_inside(part.window, middle)
+            planes = warp.apply(self._planes(part, warp.window(part.window), rng))
+        pixels_CHW, target_HW, weight_HW = self.augment.symmetry(planes, rng)
+        pixels_CHW = self.augment.light(pixels_CHW, rng)
+        arrays = (pixels_CHW, target_HW, weight_HW)
+        return Sample(*(torch.from_numpy(array.copy()) for array in arrays))
+
+    def _place(self, rng: np.random.Generator) -> tuple[Part, tuple[int, int]]:
+        """A part, and the pixel that the sample is about: any, each as likely, or one of a class."""
+        if self.classes is not None and self.balance and rng.random() < self.balance:
+            return self.classes.draw(self.parts, self.library, rng)
+        number = np.searchsorted(self._until_P, rng.integers(self._until_P[-1]), side="right")
+        part = self.parts[int(number)]
+        inside = part.window
+        row, column = rng.integers((inside.top, inside.left), (inside.bottom, inside.right)).tolist()
+        return part, (row, column)
+
+    def _planes(self, part: Part, window: Window, rng: np.random.Generator) -> Planes:
+        """What lies in a window: normalised pixels, target, weight."""
+        labelled = self.library.open(part.source)
+        pixels, target_HW = labelled.read(window)
+        raw_CHW = fill_invalid(pixels, fill_values(self.spec, pixels.raw_CHW.dtype))
+        pixels_CHW = normalise(self.augment.colour(raw_CHW, rng), self.spec)
+        weight_HW = np.ones((1, 1), np.float32)
+        if self.weighting is not None:
+            weight_HW = self.weighting.read(labelled, window, target_HW)
+        return Planes(window, pixels_CHW, target_HW, weight_HW)
+
+
+def square_at(inside: Window, side: int, middle: tuple[int, int]) -> Window:
+    """A square around a pixel, moved inside; narrower where there is no room for it.
+
+    A square anywhere inside would hardly ever show the pixels of a corner.
+    """
+    height, width = min(side, inside.height), min(side, inside.width)
+    top = min(max(middle[0] - height // 2, inside.top), inside.bottom - height)
+    left = min(max(middle[1] - width // 2, inside.left), inside.right - width)
+    return Window(top, left, top + height, left + width)
+
+
+@dataclass(slots=True, eq=False)
+class Keys(Sampler[Key]):
+    """The samples of one epoch after the other; the loader asks here what comes next.
+
+    Every global batch is cut into one slice per process, so that what is learnt in a step does not depend
+    on how many there are.
+    """
+
+    count: int
+    """Samples per epoch of all processes, whole batches."""
+    batch: int = 1
+    """Samples per step of all processes."""
+    rank: int = 0
+    """Number of this process, from 0."""
+    world: int = 1
+    """Processes."""
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.count % self.batch:
+            raise UsageError(f"an epoch is whole batches of {self.batch}, got {self.count} samples")
+        if self.batch % self.world:
+            raise UsageError(
+                f"--batch is divided among the processes, got {self.batch} for {self.world}; "
+                f"use a multiple of {self.world}"
+            )
+
+    @property
+    def share(self) -> int:
+        """Samples per step of this process."""
+        return self.batch // self.world
+
+    def __len__(self) -> int:
+        return self.count // self.world
+
+    def __iter__(self) -> Iterator[Key]:
+        for first in range(self.rank * self.share, self.count, self.batch):
+            yield from ((self.epoch, i) for i in range(first, first + self.share))
+
+
+def crop_loader(crops: Crops, keys: Keys, workers: int = 0) -> DataLoader[Any]:
+    """Batches of samples, read by spawned processes: open rasters do not survive a fork."""
+    return DataLoader(
+        crops,
+        batch_size=keys.share,
+        sampler=keys,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+    )
