@@ -22,6 +22,7 @@ from export.parity import compare, real_batches
 from tiler.errors import InputError
 from tiler.spec import METADATA_KEY
 from train.evaluate import as_function
+from train.models.same_size import same_size, same_size_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,25 +33,26 @@ if TYPE_CHECKING:
     from export.parity import Agreement, Network
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
-    from train.models.network import Network as Trained
+    from train.models.network import Network as SegmentationNetwork
 
-EXAMPLE_CELLS = 3
+EXAMPLE_CELLS = 11
 """Sides of the example input in strides; it is never one of the sizes that parity is tried at."""
 
 
 def export_onnx(
-    net: Trained, spec: ModelSpec, raster: Raster, out: Path, tolerance: float
+    net: SegmentationNetwork, spec: ModelSpec, raster: Raster, out: Path, tolerance: float
 ) -> list[Agreement]:
     """Write ``out``, or raise and leave nothing.
 
     Parameters
     ----------
     net
-        In evaluation mode, on the CPU.
+        On the CPU; it is left in evaluation mode. What returns fewer or finer scores than it is fed pixels is
+        exported as `train.models.same_size` makes it.
     spec
-        What the file will say about itself.
+        What the network was trained with.
     raster
-        Real pixels to try both on, at the network's resolution.
+        Real pixels to try both on, at the resolution of the exported network.
     out
         Replaced if it is there.
     tolerance
@@ -61,16 +63,16 @@ def export_onnx(
     InputError
         if the two differ by more than the tolerance.
     """
+    same, spec = same_size(net).eval(), same_size_spec(spec, net)
     with whole(out) as partial:
-        write_graph(net, spec, partial)
-        found = compare(
-            as_function(net, torch.device("cpu")), onnx_network(partial), real_batches(raster, spec)
-        )
+        write_graph(same, spec, partial)
+        batches = real_batches(raster, spec, same.geometry.least)
+        found = compare(as_function(same, torch.device("cpu")), onnx_network(partial), batches)
         check(found, tolerance)
     return found
 
 
-def write_graph(net: Trained, spec: ModelSpec, path: Path) -> None:
+def write_graph(net: SegmentationNetwork, spec: ModelSpec, path: Path) -> None:
     """Trace, describe, check and save; parity is not looked at here."""
     model = trace(net)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -78,11 +80,11 @@ def write_graph(net: Trained, spec: ModelSpec, path: Path) -> None:
     onnx.save(model, path)
 
 
-def trace(net: Trained) -> onnx.ModelProto:
+def trace(net: SegmentationNetwork) -> onnx.ModelProto:
     """The network's graph with dynamic axes."""
-    side = EXAMPLE_CELLS * net.stride
+    side, cells = EXAMPLE_CELLS * net.stride, net.geometry.least // net.stride
     example_NCHW = torch.zeros(2, net.in_channels, side, side)  # a batch of one would become a constant
-    sides = {2: net.stride * Dim("h"), 3: net.stride * Dim("w")}
+    sides = {axis: net.stride * Dim(name, min=cells) for axis, name in ((2, "h"), (3, "w"))}
     with quiet_exporter():
         program = torch.onnx.export(
             net.eval(),
