@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,29 @@ def write_log(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
+def write_lines(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
+    """The same as `write_log` for machines: a JSON object per line, null where a class is absent."""
+    lines = []
+    for e in epochs:
+        iou = dict(zip(names, map(_number, e.iou), strict=True))
+        values = {
+            "loss": e.loss,
+            "lr": e.lr,
+            "iou": iou,
+            "mean_iou": _number(e.mean_iou),
+            "seconds": e.seconds,
+        }
+        lines.append(json.dumps({"epoch": e.number, **values}) + "\n")
+    write_whole(path, "".join(lines).encode())
+
+
 def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
-    """Training loss, and validation IoU per class, over the epochs."""
+    """Write `curve` to a file."""
+    write_whole(path, curve(epochs, names))
+
+
+def curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
+    """Training loss, and validation IoU per class, over the epochs, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
@@ -67,7 +89,7 @@ def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     right.legend()
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    write_whole(path, image.getvalue())
+    return image.getvalue()
 
 
 def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
