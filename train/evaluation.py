@@ -64,7 +64,7 @@ class Evaluation:
     def per_sample(self, score: str) -> NDArray[np.float64]:
         """One row per sample, one column per class, of ``iou``, ``dice``...; NaN where a class is absent."""
         rows = [getattr(sample.confusion, score) for sample in self.samples]
-        return np.array(rows, np.float64).reshape(len(rows), -1)
+        return np.array(rows, np.float64).reshape(len(rows), len(self.confusion.true))
 
     def sample_mean(self, score: str) -> NDArray[np.float64]:
         """Per class, the mean over the samples in which it occurs."""

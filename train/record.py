@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.metrics import Scores
+    from train.evaluation import Evaluation
 
 SCORES = ("iou", "dice", "precision", "recall")
 
@@ -101,9 +102,20 @@ def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "classes": per_class,
         "mean_iou": _number(confusion.mean_iou),
+        "mean_dice": _number(confusion.mean_dice),
         "accuracy": _number(confusion.accuracy),
         "pixels": confusion.pixels,
     }
+
+
+def results(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
+    """`scores` of the data set, and under ``samples`` means of each sample's own, where a class occurs."""
+    means = {score: evaluation.sample_mean(score) for score in SCORES}
+    per_class = {
+        name: {score: _number(values[k]) for score, values in means.items()} for k, name in enumerate(names)
+    }
+    samples = {"count": len(evaluation.samples), "classes": per_class}
+    return scores(evaluation.confusion, names) | {"samples": samples}
 
 
 def _number(value: float) -> float | None:

@@ -113,8 +113,9 @@ def write_report(folder: Path, report: Report) -> None:
     drawn = _charts(report)
     for name, content in (_tables(report) | drawn).items():
         write_whole(folder / name, content)
-    for picture in (*report.worst, *report.best):
-        _write_pictures(folder / "pictures", picture, report.classes)
+    for kind in ("worst", "best"):
+        for rank, picture in enumerate(getattr(report, kind), start=1):
+            _write_pictures(folder / "pictures", f"{kind}{rank}", picture, report.classes)
     write_whole(folder / "report.html", _page(report, drawn).encode())
 
 
@@ -141,9 +142,9 @@ def _charts(report: Report) -> dict[str, bytes]:
     return drawn
 
 
-def _write_pictures(folder: Path, picture: Picture, classes: tuple[ClassSpec, ...]) -> None:
+def _write_pictures(folder: Path, rank: str, picture: Picture, classes: tuple[ClassSpec, ...]) -> None:
     """The prediction over the photo, alone, and as a cut-out of the photo."""
-    stem = re.sub(r"[^\w.-]+", "_", picture.sample.name)
+    stem = f"{rank}_{re.sub(r'[^A-Za-z0-9.-]+', '_', picture.sample.name)[:100]}"
     photo_3HW, labels_QHW = picture.photo_3HW, picture.labels_QHW
     write_whole(folder / f"{stem}.overlay.png", png(overlay(photo_3HW, labels_QHW, classes)))
     write_whole(folder / f"{stem}.mask.png", png(mask(labels_QHW, classes)))
