@@ -176,15 +176,13 @@ def _export(source: Source, out: Path, pixels: RealPixels) -> str:
     from export.parity import HEADER
     from train.checkpoint import load_checkpoint
     from train.models.nested import with_head
-    from train.models.same_size import same_size_spec
 
     if source.path.is_file():
         raise UsageError(f"SOURCE is a checkpoint folder for --precision fp32, got a file: {source.path}")
     net, spec = load_checkpoint(source.path)
     if source.head is not None:
         net = with_head(net, source.head)
-    raster = pixels.open(same_size_spec(spec, net))
-    found = export_onnx(net, spec, raster, out, source.tolerance)
+    found = export_onnx(net, spec, pixels.open(spec), out, source.tolerance)
     return "\n".join([HEADER, *map(str, found)])
 
 

@@ -50,9 +50,9 @@ def export_onnx(
         On the CPU; it is left in evaluation mode. What returns fewer or finer scores than it is fed pixels is
         exported as `train.models.same_size` makes it.
     spec
-        What the network was trained with.
+        What the file will say about itself; stride, halo and exactness are those of what is exported.
     raster
-        Real pixels to try both on, at the resolution of the exported network.
+        Real pixels to try both on, at the network's resolution.
     out
         Replaced if it is there.
     tolerance

@@ -94,16 +94,17 @@ def with_head(net: Network, head: str) -> Network:
     UsageError
         if the network has no such head.
     """
-    heads = net.options.depth if isinstance(net, NestedUNet) and net.options.supervision else 1
-    known = ["average", *map(str, range(1, heads + 1))]
-    if not isinstance(net, NestedUNet) or heads == 1 or head not in known:
+    if not isinstance(net, NestedUNet) or not net.options.supervision:
         raise UsageError(
-            f"a head is chosen of a UNet++ that was trained with deep supervision, {', '.join(known)}, "
-            f"got {head!r} for a {type(net).__name__} of {heads}"
+            f"a head is chosen of a UNet++ trained with deep supervision, got {head!r} for a "
+            f"{type(net).__name__} with one head"
         )
+    known = ["average", *map(str, range(1, net.options.depth + 1))]
+    if head not in known:
+        raise UsageError(f"a head of this network is one of {', '.join(known)}, got {head!r}")
     if head == "average":
         chosen = NestedUNet(replace(net.options, answer="average"))
-        chosen.load_state_dict(net.state_dict())
+        chosen.load_state_dict(net.state_dict(), assign=True)
         return chosen.train(net.training)
     depth = int(head)
     pruned = NestedUNet(replace(net.options, depth=depth, supervision=False, answer="last"))
@@ -113,5 +114,5 @@ def with_head(net: Network, head: str) -> Network:
             value = state.pop(name)
             if name.startswith(f"head.{depth - 1}."):
                 state[name.replace(f".{depth - 1}.", ".0.", 1)] = value
-    pruned.load_state_dict({name: state[name] for name in pruned.state_dict()})
+    pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
     return pruned.train(net.training)

@@ -67,7 +67,7 @@ class UNetOptions:
     ``block`` before it, or ``none``: the next block takes all."""
     skip_first: bool = True
     """Order of the joined channels: skip, grown; or the reverse."""
-    head: int = 1
+    head_kernel: int = 1
     """Side of the last convolution, 1 or 3; it pads with zeros."""
     dropout: tuple[float, float] = (0.0, 0.0)
     """After the first and the second convolution of a block, shares in [0, 1)."""
@@ -91,7 +91,7 @@ class UNetOptions:
         _positive(self, "in_channels", "classes", "width", "dilation", "upscale")
         _between(self, "depth", 1, 6)
         _one_of(self, up=UPS, padding=PADDINGS, down=DOWNS, norm=NORMS, activation=ACTIVATIONS, block=BLOCKS)
-        _one_of(self, halving=HALVINGS, dropout_kind=DROPOUTS, shuffle=SHUFFLES, head=(1, 3))
+        _one_of(self, halving=HALVINGS, dropout_kind=DROPOUTS, shuffle=SHUFFLES, head_kernel=(1, 3))
         if [0 <= share < 1 for share in self.dropout] != [True, True]:
             raise UsageError(f"dropout is two shares from 0 to less than 1, got {self.dropout}")
         if self.halving != "conv" and not self.up.startswith("bilinear"):
@@ -100,12 +100,17 @@ class UNetOptions:
 
     def _check_valid(self) -> None:
         """Without padding, only what keeps skips and grown maps on one grid."""
-        fine = {"down": ("maxpool",), "up": ("transposed", "nearest1"), "head": (1,), "block": ("plain",)}
+        fine = {
+            "down": ("maxpool",),
+            "up": ("transposed", "nearest1"),
+            "head_kernel": (1,),
+            "block": ("plain",),
+        }
         wrong = [name for name, values in fine.items() if getattr(self, name) not in values]
         wrong += ["dilation"] * (self.dilation > 1) + ["odd"] * self.odd
         if self.padding == "valid" and wrong:
             raise UsageError(
-                "padding=valid goes with maxpool, transposed or nearest1, plain blocks and a head of 1, "
+                "padding=valid goes with maxpool, transposed or nearest1, plain blocks and head_kernel=1, "
                 f"got {wrong[0]}={getattr(self, wrong[0])}"
             )
 
@@ -135,7 +140,7 @@ class UNetOptions:
         pad = 0 if self.padding == "valid" else 1
         pair = (Window(3, 1, pad),) * 2
         yield Repeated(self.upscale)
-        yield Window(self.head, 1, self.head // 2)
+        yield Window(self.head_kernel, 1, self.head_kernel // 2)
         for _ in range(self.depth):
             yield from (*pair, *grown_path(self.up))
         yield from (Window(2 * self.dilation + 1, 1, pad * self.dilation),) * 2

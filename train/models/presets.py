@@ -75,7 +75,7 @@ _MILU: Final[dict[str, Any]] = {
     "up": "nearest1",
     "activation": "leaky",
     "skip_first": False,
-    "head": 3,
+    "head_kernel": 3,
 }
 _LEE: Final[dict[str, Any]] = {"width": 64, "up": "nearest3", "bias": True}
 _TF: Final[dict[str, Any]] = {
@@ -278,10 +278,16 @@ class NetworkOptions:
     dropout: float | None = None
     """Share, after each convolution."""
     dropout_kind: str | None = None
+    bias: bool | None = None
+    halving: str | None = None
+    skip_first: bool | None = None
+    head_kernel: int | None = None
+    odd: bool | None = None
     block: str | None = None
     dilation: int | None = None
     attention: bool | None = None
     upscale: int | None = None
+    shuffle: str | None = None
     supervision: bool | None = None
 
     def __post_init__(self) -> None:

@@ -58,9 +58,10 @@ class Mirrored(Network):
 class Finer(Network):
     """A network of finer scores than pixels, fed pixels as fine as its scores: their means come first.
 
-    So its pixels are 1 / r of the size of those it was trained on, which its spec's resolution says: `tiler`
-    brings a raster of known ground size to it, and ``--grid model`` keeps the result so fine. Of an image
-    whose pixels are repeated r x r times it makes what the network makes of the image.
+    So images, labels and maps lie on one grid, r times as fine as what the network sees, and that grid's
+    resolution is the one of the model's spec. A coarser image is brought to it with ``--resolution`` (metres
+    per pixel), and ``--grid model`` keeps the map there; of an image whose pixels are repeated r x r times it
+    makes what the network makes of the image.
     """
 
     def __init__(self, net: Network) -> None:
@@ -87,7 +88,6 @@ def same_size(net: Network) -> Network:
 
 
 def same_size_spec(spec: ModelSpec, net: Network) -> ModelSpec:
-    """What `same_size` of a network says about itself, of what the network was trained on."""
+    """A spec with the stride, the halo and the exactness of `same_size` of a network."""
     same = same_size(net)
-    finer = None if spec.resolution is None else spec.resolution / net.scale
-    return replace(spec, stride=same.stride, halo=same.halo, exact=same.exact, resolution=finer)
+    return replace(spec, stride=same.stride, halo=same.halo, exact=same.exact)

@@ -56,7 +56,7 @@ class UNet(Network):
         share = options.dropout[1] if options.dropout_kind == "bottom" else 0.0
         self.drop = nn.Dropout(share) if share else nn.Identity()
         scores = options.classes * options.upscale**2
-        self.head = nn.Conv2d(wide[0], scores, options.head, padding=options.head // 2)
+        self.head = nn.Conv2d(wide[0], scores, options.head_kernel, padding=options.head_kernel // 2)
         self.places = ToPlaces(options.upscale, options.shuffle) if options.upscale > 1 else nn.Identity()
 
     def forward(self, pixels_NCHW: Tensor) -> Tensor:
