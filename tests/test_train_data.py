@@ -18,12 +18,13 @@ from tiler.metrics import Confusion  # noqa: E402
 from tiler.open import open_raster  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
 from train.data.cache import BlockCache, CachedRaster  # noqa: E402
-from train.data.crops import Crops, Keys, crop_loader, square_at  # noqa: E402
+from train.data.crops import Crops, Keys, crop_loader  # noqa: E402
 from train.data.labelled import Library, Part, Source  # noqa: E402
 from train.data.legend import Legend  # noqa: E402
 from train.data.maskfile import MaskFile  # noqa: E402
 from train.data.options import DataOptions  # noqa: E402
 from train.data.split import split_data  # noqa: E402
+from train.data.square import square_at  # noqa: E402
 from train.data.survey import Moments, survey  # noqa: E402
 from train.data.target import IGNORE  # noqa: E402
 from train.evaluate import TILE, evaluate, part_axis  # noqa: E402

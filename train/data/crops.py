@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tiler.errors import UsageError
-from tiler.geometry import Window
 from tiler.pixels import fill_invalid, fill_values, normalise
 from train.data.augment import Augment
+from train.data.square import square_at
 from train.data.warp import Planes
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from tiler.geometry import Window
     from tiler.spec import ModelSpec
     from train.data.balance import ClassMap
     from train.data.labelled import Library, Part
@@ -113,17 +114,6 @@ class Crops(Dataset[Sample]):
         if self.weighting is not None:
             weight_HW = self.weighting.read(labelled, window, target_HW)
         return Planes(window, pixels_CHW, target_HW, weight_HW)
-
-
-def square_at(inside: Window, side: int, middle: tuple[int, int]) -> Window:
-    """A square around a pixel, moved inside; narrower where there is no room for it.
-
-    A square anywhere inside would hardly ever show the pixels of a corner.
-    """
-    height, width = min(side, inside.height), min(side, inside.width)
-    top = min(max(middle[0] - height // 2, inside.top), inside.bottom - height)
-    left = min(max(middle[1] - width // 2, inside.left), inside.right - width)
-    return Window(top, left, top + height, left + width)
 
 
 @dataclass(slots=True, eq=False)

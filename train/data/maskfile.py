@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tiler.errors import InputError
@@ -22,9 +22,13 @@ class MaskFile:
     """A raster whose values or colours are classes, or whose values are objects."""
 
     path: Path
+    coding: str = ""
+    """Over the legend's own; empty: as that says."""
 
     def open(self, like: RasterInfo, legend: Legend) -> OpenLabels:
         """On the image's grid, by its legend."""
+        if self.coding:
+            legend = replace(legend, coding=self.coding)
         raster = open_mask_file(self.path, like)
         wanted = legend.raster.bands
         if raster.info.bands != wanted:

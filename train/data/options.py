@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tiler.errors import UsageError
-from train.data.image import View
 from train.data.legend import Legend
-from train.data.resize import Resize
 
-LAYOUTS: Final = ("auto", "pairs", "voc", "drive", "instances", "classes")
+if TYPE_CHECKING:
+    from train.data.image import View
+
+LAYOUTS: Final = ("auto", "pairs", "voc", "drive", "objects", "classes")
+"""See `train.data.layouts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class DataOptions:
     classes: tuple[str, ...]
     """Names, in the order of their numbers 0 to K-1."""
     data: tuple[str, ...] = ()
-    """Folders in a layout that is known, see `train.data.layouts`."""
+    """Folders in a layout that is known, see `train.data.layouts`, and manifests called .csv."""
     layout: str = "auto"
     """Of those folders: one of `LAYOUTS`; ``auto`` is told by what they hold."""
     pair: tuple[tuple[str, str], ...] = ()
@@ -30,9 +32,11 @@ class DataOptions:
     masks: str | None = None
     """A folder of their labels: ``NAME.*`` or ``NAME_mask.*`` belongs to the image ``NAME.*``."""
     manifest: str | None = None
-    """A CSV of the columns image, mask, part and, if wanted, region."""
+    """A table of images, masks and parts, see `train.data.manifest`."""
     coding: str = "index"
     """What values, colours or names mean, see `train.data.legend`."""
+    independent: bool = False
+    """Whether a pixel may be of several classes, or of none: a yes or no per class."""
     field: str | None = None
     """Attribute of georeferenced polygons that tells the class; None: all are of the second class."""
     outside: str = ""
@@ -56,6 +60,17 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_found()
+        self._check_classes()
+        if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
+            raise UsageError(
+                f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
+                f"got {self.val} and {self.test}; e.g. 0.15 and 0.25"
+            )
+        self.legend()
+        self.view()
+
+    def _check_found(self) -> None:
         if not (self.data or self.pair or self.images is not None or self.manifest is not None):
             raise UsageError(
                 "training needs data: give --pair RASTER MASK, --images DIR --masks DIR, --data DIR "
@@ -65,14 +80,6 @@ class DataOptions:
             raise UsageError("--images and --masks go together, got only one; give both")
         if self.layout not in LAYOUTS:
             raise UsageError(f"--layout is one of {', '.join(LAYOUTS)}, got {self.layout!r}")
-        self._check_classes()
-        if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
-            raise UsageError(
-                f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
-                f"got {self.val} and {self.test}; e.g. 0.15 and 0.25"
-            )
-        self.legend()
-        self.view()
 
     def _check_classes(self) -> None:
         if not 2 <= len(self.classes) <= 255 or not all(self.classes):
@@ -89,11 +96,14 @@ class DataOptions:
         names = [f.name for f in fields(cls) if hasattr(options, f.name)]
         return cls(**{name: getattr(options, name) for name in names})
 
-    def legend(self, *, independent: bool = False) -> Legend:
-        """What labels mean; with independent classes a pixel may be of several."""
-        return Legend(self.classes, self.coding, self.outside, independent)
+    def legend(self) -> Legend:
+        """What labels mean."""
+        return Legend(self.classes, self.coding, self.outside, self.independent)
 
     def view(self) -> View:
         """How images are looked at."""
+        from train.data.image import View
+        from train.data.resize import Resize
+
         resize = None if self.resize is None else Resize.parse(self.resize)
         return View(self.bands, self.rgb, self.nodata, self.resolution, self.mpp, resize)

@@ -1,21 +1,24 @@
 """Which data is trained on, which chooses the best epoch, and which is kept unseen for the test.
 
 A large raster is cut by columns, left to right: train, validation, test. Neighbouring pixels look alike, so
-parts that were mixed would flatter the score. A folder of images is shuffled and split by whole images.
+parts that were mixed would flatter the score. Sets of images are shuffled and split by whole images, but for
+those whose part is told: a part that the data names itself is not drawn from the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiler.errors import InputError, UsageError
+from tiler.errors import InputError
 from tiler.geometry import Window
+from train.data.item import ANY, PARTS, Item
 from train.data.labelled import Library, Part, Source
-from train.data.maskfile import MaskFile
+from train.data.layouts import find_items, joined
+from train.data.manifest import read_manifest
 
 if TYPE_CHECKING:
     from train.data.options import DataOptions
@@ -29,6 +32,8 @@ class Split:
     val: tuple[Part, ...]
     test: tuple[Part, ...]
     """Empty when nothing is kept for it."""
+    items: tuple[Item, ...] = ()
+    """Whole images with their parts, for a manifest."""
 
     @property
     def all(self) -> tuple[Part, ...]:
@@ -37,27 +42,63 @@ class Split:
 
 
 def split_data(options: DataOptions, library: Library) -> Split:
-    """Find the data that the options name, and divide it."""
-    train: list[Part] = []
-    val: list[Part] = []
-    test: list[Part] = []
-    for part, into in _divided(options, library):
-        {"train": train, "val": val, "test": test}[into].append(part)
-    split = Split(tuple(train), tuple(val), tuple(test))
+    """Find the data that the options name, and divide it.
+
+    Raises
+    ------
+    InputError
+        if it cannot be used together.
+    """
+    found = []
+    for image, mask in options.pair:
+        source = Item(Path(image), mask).source(options.view(), options.field)
+        found += _by_columns(source, library, options)
+    items = divided(find_data(options), options)
+    found += [(_whole(item.source(options.view(), options.field), library), item.part) for item in items]
+    parts = {name: tuple(part for part, into in found if into == name) for name in PARTS}
+    for name in ("train", "val"):
+        if not parts[name]:
+            raise InputError(f"every part but the test has images, got none for {name}; name some")
+    split = Split(**parts, items=tuple(items))
     _check_alike(split, library)
     return split
 
 
-def _divided(options: DataOptions, library: Library) -> list[tuple[Part, str]]:
-    parts = []
-    for image, mask in options.pair:
-        source = Source(Path(image), MaskFile(Path(mask)), options.view())
-        parts += _by_columns(source, library, options)
+def find_data(options: DataOptions) -> list[Item]:
+    """All images but the pairs that are cut, as they lie there."""
+    items = []
+    for text in (*options.data, *filter(None, [options.manifest])):
+        path = Path(text)
+        manifest = text == options.manifest or path.suffix.lower() == ".csv"
+        items += read_manifest(path) if manifest else find_items(path, options.layout, options.classes)
     if options.images is not None and options.masks is not None:
-        joined = _join(Path(options.images), Path(options.masks))
-        sources = [Source(image, MaskFile(mask), options.view()) for image, mask in joined]
-        parts += _by_images(sources, library, options)
-    return parts
+        items += joined(Path(options.images), Path(options.masks))
+    return items
+
+
+def divided(items: list[Item], options: DataOptions) -> list[Item]:
+    """Each with a part; the order in which they were found does not matter beyond their names.
+
+    Raises
+    ------
+    InputError
+        if there are too few.
+    """
+    told = {item.part for item in items}
+    free = [item for item in items if item.part == ANY]
+    if not free:
+        return items
+    val = 0 if "val" in told else max(1, round(len(free) * options.val))
+    test = 0 if "test" in told or not options.test else max(1, round(len(free) * options.test))
+    if val + test >= len(free):
+        raise InputError(
+            f"there are images for each part, got {len(free)} with labels "
+            f"for --val {options.val} --test {options.test}; add images"
+        )
+    names = ["val"] * val + ["test"] * test + ["train"] * (len(free) - val - test)
+    order = np.random.default_rng(options.seed).permutation(len(free))
+    drawn = [replace(free[i], part=name) for i, name in zip(order, names, strict=True)]
+    return [item for item in items if item.part != ANY] + drawn
 
 
 def _by_columns(source: Source, library: Library, options: DataOptions) -> list[tuple[Part, str]]:
@@ -77,47 +118,9 @@ def _by_columns(source: Source, library: Library, options: DataOptions) -> list[
     return found
 
 
-def _by_images(sources: list[Source], library: Library, options: DataOptions) -> list[tuple[Part, str]]:
-    order = np.random.default_rng(options.seed).permutation(len(sources))
-    val = max(1, round(len(sources) * options.val))
-    test = max(1, round(len(sources) * options.test)) if options.test else 0
-    if val + test >= len(sources):
-        raise InputError(
-            f"a folder holds images for each part, got {len(sources)} with masks in {options.images} "
-            f"for --val {options.val} --test {options.test}; add images"
-        )
-    names = ["val"] * val + ["test"] * test + ["train"] * (len(sources) - val - test)
-    return [(_whole(sources[i], library), name) for i, name in zip(order, names, strict=True)]
-
-
 def _whole(source: Source, library: Library) -> Part:
     info = library.info(source)
     return Part(source, Window(0, 0, info.height, info.width))
-
-
-def _join(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Each image with its mask, by name; both folders are sorted, so that every machine agrees."""
-    for name, folder in (("--images", images), ("--masks", masks)):
-        if not folder.is_dir():
-            raise UsageError(f"{name} is a folder, got {folder}")
-    mask_of = {path.stem.removesuffix("_mask"): path for path in _files(masks)}
-    image_of = {
-        path.stem: path for path in _files(images) if images != masks or not path.stem.endswith("_mask")
-    }
-    lonely = sorted(image_of.keys() - mask_of.keys())
-    if lonely or not image_of:
-        raise InputError(
-            f"every image has a mask NAME.* or NAME_mask.* in {masks}, "
-            f"got none for {image_of[lonely[0]] if lonely else images}"
-        )
-    return [(path, mask_of[stem]) for stem, path in image_of.items()]
-
-
-def _files(folder: Path) -> list[Path]:
-    hidden_or_side = (".", "_")
-    suffixes = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"}
-    found = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes)
-    return [p for p in found if not p.name.startswith(hidden_or_side)]
 
 
 def _check_alike(split: Split, library: Library) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from tiler.errors import InputError
 from tiler.geometry import Window
 from train.data.balance import ClassMap, cell_side
+from train.data.item import PARTS
 from train.data.target import IGNORE
 
 if TYPE_CHECKING:
@@ -79,8 +80,16 @@ def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
         if a mask holds an unknown value, the training part has fewer than two classes, a part has no labelled
         pixel, or a band is constant.
     """
+    found = count(split, library)
+    _check(found, names, has_test=bool(split.test))
+    return found
+
+
+def count(split: Split, library: Library) -> Survey:
+    """Read everything once, and refuse nothing but unknown values."""
     moments = Moments(library.info(split.train[0].source).bands)
-    maps = {name: ClassMap(_side(split, library), len(names)) for name in ("train", "val", "test")}
+    side = cell_side([part.window.area for part in split.all], library.classes)
+    maps = {name: ClassMap(side, library.classes) for name in PARTS}
     for name, classes in maps.items():
         for part in getattr(split, name):
             labelled = library.open(part.source)
@@ -90,13 +99,7 @@ def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
                 classes.add(part.window, window, target_HW)
                 if name == "train":
                     moments.add(raw, labelled.inside(window))
-    found = Survey(moments, {name: classes.pixels for name, classes in maps.items()}, maps["train"])
-    _check(found, names, has_test=bool(split.test))
-    return found
-
-
-def _side(split: Split, library: Library) -> int:
-    return cell_side([part.window.area for part in split.all], library.classes)
+    return Survey(moments, {name: classes.pixels for name, classes in maps.items()}, maps["train"])
 
 
 def squares(window: Window) -> Iterator[Window]:
