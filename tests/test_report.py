@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 NAMES = ("background", "<b>building</b>", "water")
 CLASSES = default_classes(NAMES)
 SPEC = ModelSpec(("r", "g", "b"), CLASSES, scale=(1 / 255,) * 3, stride=2, halo=12, exact=True)
-EPOCHS = [Epoch(n, 1 / n, 0.01, (0.5, 0.1 * n, float("nan")), 0.3 + 0.01 * n, 1.5) for n in range(1, 4)]
+EPOCHS = [Epoch(n, 1 / n, 0.01, (0.5, 0.1 * n, float("nan")), 0.3 + 0.01 * n, 1.5, 0.1) for n in range(1, 4)]
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_palettes():
 def test_the_log_for_machines(tmp_path):
     write_lines(tmp_path / "log.jsonl", EPOCHS, NAMES)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["number"] for line in lines] == [1, 2, 3]
     assert lines[1]["iou"] == {"background": 0.5, "<b>building</b>": 0.2, "water": None}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from train.writing import write_whole
@@ -30,27 +31,33 @@ class Epoch:
     lr: float
     """At its last step."""
     iou: tuple[float, ...]
-    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction."""
+    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction, and for
+    all if the epoch was not followed by an evaluation."""
     mean_iou: float
     seconds: float
+    waited: float
+    """Seconds of these in which the network waited for data."""
 
     def line(self, epochs: int, names: tuple[str, ...]) -> str:
         """For a log on a terminal."""
         ious = "  ".join(f"{name} {iou:.3f}" for name, iou in zip(names, self.iou, strict=True))
-        return (
-            f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}  val IoU {self.mean_iou:.4f} ({ious})"
-            f"  {self.seconds:.1f} s"
-        )
+        val = f"  val IoU {self.mean_iou:.4f} ({ious})" if self.evaluated else ""
+        return f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}{val}  {self.seconds:.1f} s"
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it has scores."""
+        return not math.isnan(self.mean_iou)
 
 
 def write_log(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     """One row per epoch. Always written whole, so that a resumed run has one log."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds"])
+    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds", "waited"])
     for e in epochs:
         values = (e.loss, e.lr, *e.iou, e.mean_iou)
-        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}"])
+        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}", f"{e.waited:.2f}"])
     write_whole(path, text.getvalue().encode())
 
 
@@ -59,14 +66,7 @@ def write_lines(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None
     lines = []
     for e in epochs:
         iou = dict(zip(names, map(_number, e.iou), strict=True))
-        values = {
-            "loss": e.loss,
-            "lr": e.lr,
-            "iou": iou,
-            "mean_iou": _number(e.mean_iou),
-            "seconds": e.seconds,
-        }
-        lines.append(json.dumps({"epoch": e.number, **values}) + "\n")
+        lines.append(json.dumps(asdict(e) | {"iou": iou, "mean_iou": _number(e.mean_iou)}) + "\n")
     write_whole(path, "".join(lines).encode())
 
 
@@ -84,8 +84,9 @@ def curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
     numbers = [e.number for e in epochs]
     left.plot(numbers, [e.loss for e in epochs])
     left.set(xlabel="epoch", ylabel="training loss")
+    evaluated = [e for e in epochs if e.evaluated]
     for k, name in enumerate(names):
-        right.plot(numbers, [e.iou[k] for e in epochs], label=name)
+        right.plot([e.number for e in evaluated], [e.iou[k] for e in evaluated], label=name)
     right.set(xlabel="epoch", ylabel="validation IoU", ylim=(0, 1))
     right.legend()
     image = io.BytesIO()
