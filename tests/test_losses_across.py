@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from torch import distributed, multiprocessing  # noqa: E402
 
+from train.data.target import IGNORE  # noqa: E402
 from train.losses.across import ratio, summed  # noqa: E402
-from train.losses.ignore import IGNORE  # noqa: E402
 from train.losses.make import make_loss  # noqa: E402
 from train.losses.options import TERMS, LossOptions  # noqa: E402
 

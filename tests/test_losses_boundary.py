@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from train.data.target import IGNORE  # noqa: E402
 from train.losses.boundary import band, signed_distance  # noqa: E402
-from train.losses.ignore import IGNORE  # noqa: E402
 from train.losses.make import make_loss  # noqa: E402
 from train.losses.options import LossOptions  # noqa: E402
 

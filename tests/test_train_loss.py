@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tiler.errors import UsageError  # noqa: E402
-from train.losses.ignore import IGNORE  # noqa: E402
+from train.data.target import IGNORE  # noqa: E402
 from train.losses.lovasz import jaccard_weights  # noqa: E402
 from train.losses.make import FUNCTIONS, make_loss  # noqa: E402
 from train.losses.options import TERMS, LossOptions  # noqa: E402

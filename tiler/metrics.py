@@ -37,7 +37,7 @@ class Scores(ABC):
         Raises
         ------
         InputError
-            if a value is neither a class nor 255.
+            if their sizes differ, or a value is neither a class nor 255.
         """
 
     @property
@@ -137,7 +137,9 @@ class Confusion(Scores):
         object.__setattr__(self, "counts_TP", np.zeros((self.classes, self.classes), np.int64))
 
     def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
-        """As `Scores` has it: class indices and 255, of one shape."""
+        """As `Scores` has it: class indices and 255."""
+        if truth.shape != predicted.shape:
+            raise InputError(f"truth and prediction have one size, got {truth.shape} and {predicted.shape}")
         known = (truth != NODATA) & (predicted != NODATA)
         truth_N, predicted_N = truth[known].astype(np.int64), predicted[known].astype(np.int64)
         for name, values_N in (("truth", truth_N), ("prediction", predicted_N)):

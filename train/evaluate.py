@@ -20,20 +20,21 @@ from tiler.grid import Axis, TileGrid, round_up
 from tiler.predict import predict
 from tiler.readers.ground import pixel_area
 from tiler.tiles import TileReader
-from train.data.labelled import Part
 from train.evaluation import Evaluation, SampleScore, empty_confusion
+from train.models.same_size import same_size, same_size_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tiler.metrics import Scores
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
-    from train.data.labelled import Library
+    from train.data.labelled import Library, Part
+    from train.models.network import Network
 
 TILE: Final = 1024
 """Side of a tile, pixels, halo included; a small part has smaller ones."""
@@ -113,21 +114,21 @@ class Answer:
 class Examiner:
     """A network in evaluation mode, asked about labelled rasters."""
 
-    net: nn.Module
+    net: Network
     device: torch.device
     library: Library
     spec: ModelSpec
-    """``sigmoid`` says that the classes are independent; ``net`` returns logits all the same."""
+    """What ``net`` is trained on. ``sigmoid`` says that the classes are independent; ``net`` still returns
+    logits."""
     tta: bool = False
     """Average the probabilities over flips and quarter turns; quarter turns want a network of any shape."""
 
     def answers(self, part: Part, within: Window | None = None) -> Iterator[Answer]:
         """Of all of a part, or of a rectangle of it, tile by tile; the same pixels get the same labels."""
-        labelled = self.library.open(part.source)
-        reader = TileReader(PartRaster(labelled.raster, part.window), self.spec, np.dtype(np.float32))
+        labelled, spec = self.library.open(part.source), self._told()
+        reader = TileReader(PartRaster(labelled.raster, part.window), spec, np.dtype(np.float32))
         inner = (within or part.window).shifted(-part.window.top, -part.window.left)
-        grid = part_grid(part.window, inner, self.spec)
-        backend, spec = FunctionBackend(self._function()), self._told()
+        grid, backend = part_grid(part.window, inner, spec), FunctionBackend(self._function())
         for strip in grid.strips(part.window.width):
             for found in predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0):
                 finish = Finisher(spec, len(found.scores_KHW))
@@ -148,26 +149,17 @@ class Examiner:
 
     def _told(self) -> ModelSpec:
         """The spec of `_function`."""
-        told = self.spec.activation
-        return replace(self.spec, activation="softmax" if self._by_probability and told == "logits" else told)
+        spec = same_size_spec(self.spec, self.net)
+        exclusive = self._by_probability and spec.activation == "logits"
+        return replace(spec, activation="softmax") if exclusive else spec
 
     @property
     def _by_probability(self) -> bool:
         return self.tta or self.spec.activation == "sigmoid"
 
 
-def same_size(net: nn.Module) -> nn.Module:
-    """The network, or one around it that gives a pixel for a pixel, as it will be exported."""
-    if not getattr(net, "margin", 0) and getattr(net, "scale", 1) == 1:
-        return net
-    from train.models.samesize import SameSize
-
-    around: nn.Module = SameSize(net)
-    return around.eval()
-
-
 def evaluate(
-    net: nn.Module,
+    net: Network,
     device: torch.device,
     parts: Iterable[Part],
     library: Library,
@@ -211,7 +203,7 @@ def _samples(examiner: Examiner, part: Part) -> list[SampleScore]:
             confusion.add(target, labels_QHW if target.ndim == 3 else labels_QHW[0])
     info = examiner.library.info(part.source)
     return [
-        SampleScore(Part(part.source, cell), confusion, _pixel_m2(info, cell))
+        SampleScore(part, cell, confusion, _pixel_m2(info, cell))
         for cell, confusion in sorted(found.items(), key=lambda item: item[0])
     ]
 

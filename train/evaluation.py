@@ -17,6 +17,7 @@ from tiler.metrics import Confusion, IndependentConfusion, mean_present
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tiler.geometry import Window
     from tiler.metrics import Scores
     from tiler.spec import ModelSpec
     from train.data.labelled import Part
@@ -27,7 +28,9 @@ class SampleScore:
     """One image, or a square of a larger one."""
 
     part: Part
-    """Where it lies."""
+    """What was evaluated as an image of its own."""
+    window: Window
+    """The pixels of the raster that are this sample: all of the part, or a square of it."""
     confusion: Scores
     """Of its known pixels."""
     pixel_m2: float | None = None
@@ -36,9 +39,8 @@ class SampleScore:
     @property
     def name(self) -> str:
         """The file's, and where a larger image was cut: ``scene 512,0``."""
-        window = self.part.window
-        name = Path(self.part.source.image).stem
-        return f"{name} {window.top},{window.left}" if window.top or window.left else name
+        name, corner = Path(self.part.source.image).stem, (self.window.top, self.window.left)
+        return f"{name} {corner[0]},{corner[1]}" if any(corner) else name
 
     @property
     def score(self) -> float:
@@ -62,7 +64,7 @@ class Evaluation:
     def per_sample(self, score: str) -> NDArray[np.float64]:
         """One row per sample, one column per class, of ``iou``, ``dice``...; NaN where a class is absent."""
         rows = [getattr(sample.confusion, score) for sample in self.samples]
-        return np.array(rows, np.float64).reshape(len(rows), -1)
+        return np.array(rows, np.float64).reshape(len(rows), len(self.confusion.true))
 
     def sample_mean(self, score: str) -> NDArray[np.float64]:
         """Per class, the mean over the samples in which it occurs."""

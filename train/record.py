@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from train.writing import write_whole
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.metrics import Scores
+    from train.evaluation import Evaluation
 
 SCORES = ("iou", "dice", "precision", "recall")
 
@@ -59,8 +61,22 @@ def write_log(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
+def write_lines(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
+    """The same as `write_log` for machines: a JSON object per line, null where a class is absent."""
+    lines = []
+    for e in epochs:
+        iou = dict(zip(names, map(_number, e.iou), strict=True))
+        lines.append(json.dumps(asdict(e) | {"iou": iou, "mean_iou": _number(e.mean_iou)}) + "\n")
+    write_whole(path, "".join(lines).encode())
+
+
 def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
-    """Training loss, and validation IoU per class, over the epochs."""
+    """Write `curve` to a file."""
+    write_whole(path, curve(epochs, names))
+
+
+def curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
+    """Training loss, and validation IoU per class, over the epochs, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
@@ -75,7 +91,7 @@ def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     right.legend()
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    write_whole(path, image.getvalue())
+    return image.getvalue()
 
 
 def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
@@ -87,9 +103,20 @@ def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "classes": per_class,
         "mean_iou": _number(confusion.mean_iou),
+        "mean_dice": _number(confusion.mean_dice),
         "accuracy": _number(confusion.accuracy),
         "pixels": confusion.pixels,
     }
+
+
+def results(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
+    """`scores` of the data set, and under ``samples`` means of each sample's own, where a class occurs."""
+    means = {score: evaluation.sample_mean(score) for score in SCORES}
+    per_class = {
+        name: {score: _number(values[k]) for score, values in means.items()} for k, name in enumerate(names)
+    }
+    samples = {"count": len(evaluation.samples), "classes": per_class}
+    return scores(evaluation.confusion, names) | {"samples": samples}
 
 
 def _number(value: float) -> float | None:

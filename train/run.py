@@ -22,13 +22,13 @@ from train.data.crops import Crops
 from train.data.labelled import Library
 from train.data.split import split_data
 from train.data.survey import survey
-from train.evaluate import same_size
 from train.freezing import check_freezable
 from train.loop import Loop
 from train.machine import Machine
 from train.models.build import build
 from train.models.initial import initialise
 from train.models.network import parameters
+from train.models.same_size import same_size
 from train.models.weights import load_weights
 from train.outdir import check_outdir, claim, remove_run
 from train.recompute import recompute_blocks

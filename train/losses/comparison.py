@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tiler.errors import UsageError
-from train.losses.ignore import IGNORE
+from train.data.target import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -43,8 +43,8 @@ def _weighed(errors_NKP: Tensor, truth_NKP: Tensor, known_NKP: Tensor) -> Tensor
 def jaccard_weights(truth_NKP: Tensor) -> Tensor:
     """By how much the Jaccard loss grows with each further pixel that is wrong, in this order; sums to 1.
 
-    >>> jaccard_weights(torch.tensor([[[1.0, 0.0, 1.0]]])).tolist()
-    [[[0.5, 0.16666668653488159, 0.3333333134651184]]]
+    >>> jaccard_weights(torch.tensor([[[0.0, 1.0]]])).tolist()
+    [[[0.5, 0.5]]]
     """
     total = truth_NKP.sum(dim=2, keepdim=True)
     intersection = total - truth_NKP.cumsum(dim=2)

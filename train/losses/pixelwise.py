@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from train.data.target import IGNORE
 from train.losses.across import ratio
-from train.losses.ignore import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
