@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from torch.utils.data import DataLoader
+
     from tiler.metrics import Scores
     from tiler.spec import ModelSpec
     from train.data.crops import Crops
@@ -83,8 +85,7 @@ class Loop:
 
     def _run_stage(self, stage: Stage, say: Callable[[str], None], progress: bool) -> None:
         self.learner.enter(stage)
-        keys = Keys(stage.steps * stage.batch, stage.batch, self.machine.rank, self.machine.world)
-        loader = crop_loader(self.crops, keys, self.options.workers)
+        keys, loader = self.loader(stage)
         hidden = None if progress and self.machine.first else True  # None: unless on a terminal
         while len(self.progress.epochs) in stage.epochs and not self.stopped:
             keys.epoch = epoch = len(self.progress.epochs)
@@ -92,9 +93,14 @@ class Loop:
             self._epoch(epoch, Awaited(batches))
             say(self.progress.epochs[-1].line(self.options.epochs, self.options.classes))
 
+    def loader(self, stage: Stage) -> tuple[Keys, DataLoader[Any]]:
+        """The slices of all batches of an epoch; the keys are told which epoch."""
+        keys = Keys(stage.steps * stage.batch, stage.batch, self.machine.rank, self.machine.world)
+        return keys, crop_loader(self.crops, keys, self.options.workers)
+
     def _epoch(self, epoch: int, batches: Awaited) -> None:
         began = time.perf_counter()
-        loss = self._learn(epoch, batches)
+        loss = self.learn(epoch, batches)
         lr = self.learner.optimizer.param_groups[0]["lr"]
         self.machine.agree(self.average.net)
         confusion = self._evaluate(epoch)
@@ -105,7 +111,7 @@ class Loop:
         self.progress.epochs.append(Epoch(epoch + 1, loss, lr, tuple(iou), mean, seconds, batches.seconds))
         self._save()
 
-    def _learn(self, epoch: int, batches: Awaited) -> float:
+    def learn(self, epoch: int, batches: Awaited) -> float:
         """All steps of an epoch; returns their mean loss."""
         torch.manual_seed(epoch_seed(self.options.seed, epoch, self.machine.rank))
         self.learner.begin()
