@@ -22,6 +22,7 @@ from export.parity import compare, real_batches
 from tiler.errors import InputError
 from tiler.spec import METADATA_KEY
 from train.evaluate import as_function
+from train.models.network import Network as SegmentationNetwork
 from train.models.same_size import same_size, same_size_spec
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from export.parity import Agreement, Network
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
-    from train.models.network import Network as SegmentationNetwork
+    from train.models.geometry import Geometry
 
 EXAMPLE_CELLS = 11
 """Sides of the example input in strides; it is never one of the sizes that parity is tried at."""
@@ -50,7 +52,8 @@ def export_onnx(
         On the CPU; it is left in evaluation mode. What returns fewer or finer scores than it is fed pixels is
         exported as `train.models.same_size` makes it.
     spec
-        What the file will say about itself; stride, halo and exactness are those of what is exported.
+        What the file will say about itself; stride, halo and exactness are those of what is exported. Where
+        it says ``sigmoid``, which is of independent classes, the file returns probabilities.
     raster
         Real pixels to try both on, at the network's resolution.
     out
@@ -63,13 +66,31 @@ def export_onnx(
     InputError
         if the two differ by more than the tolerance.
     """
-    same, spec = same_size(net).eval(), same_size_spec(spec, net)
+    same, spec = same_size(net), same_size_spec(spec, net)
+    same = (Sigmoid(same) if spec.activation == "sigmoid" else same).eval()
     with whole(out) as partial:
         write_graph(same, spec, partial)
         batches = real_batches(raster, spec, same.geometry.least)
         found = compare(as_function(same, torch.device("cpu")), onnx_network(partial), batches)
         check(found, tolerance)
     return found
+
+
+class Sigmoid(SegmentationNetwork):
+    """A network of independent classes, which returns their probabilities."""
+
+    def __init__(self, net: SegmentationNetwork) -> None:
+        super().__init__()
+        self.net, self.options = net, net.options
+
+    @property
+    def geometry(self) -> Geometry:
+        """See `train.models.network.Network.geometry`."""
+        return self.net.geometry
+
+    def forward(self, pixels_NCHW: Tensor) -> Tensor:
+        """Probabilities (N, K, H, W)."""
+        return torch.sigmoid(self.net(pixels_NCHW))
 
 
 def write_graph(net: SegmentationNetwork, spec: ModelSpec, path: Path) -> None:

@@ -295,3 +295,20 @@ def test_a_run_tells_its_options_in_full(folders, tmp_path):
     options.check_same(again)
     assert again["lr"] == 0.5
     assert json.loads(json.dumps(again["class_weights"])) == [1.0, 2.0]
+
+
+@pytest.mark.slow
+def test_independent_classes_are_exported_as_probabilities(folders, tmp_path):
+    """The file says sigmoid, so it returns what a sigmoid does."""
+    import numpy as np
+
+    from export.onnx import export_onnx, onnx_network
+    from tiler.open import open_raster
+
+    run(folders, tmp_path / "run", **KINDS["independent classes"])
+    net, spec = load_checkpoint(tmp_path / "run" / "best")
+    raster = open_raster(f"{folders['images']}/0.png")
+    export_onnx(net, spec, raster, tmp_path / "out.onnx", 1e-4)
+    pixels_NCHW = torch.rand(1, 3, 32, 32)
+    got_NKHW = onnx_network(tmp_path / "out.onnx")(pixels_NCHW.numpy())
+    np.testing.assert_allclose(got_NKHW, net(pixels_NCHW).sigmoid().detach().numpy(), atol=1e-5)

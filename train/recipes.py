@@ -248,7 +248,10 @@ def listing() -> str:
     """Each preset with what is particular of it and where it is from; a star: it has a recipe of its own."""
     lines = []
     for name, preset in PRESETS.items():
+        head = f"{'*' if name in RECIPES else ' '} {name:21} "
         text = f"{preset.description}. {preset.source}"
-        star = "*" if name in RECIPES else " "
-        lines += textwrap.wrap(text, 80, initial_indent=f"{star} {name:21} ", subsequent_indent=" " * 24, break_on_hyphens=False)
+        indent = " " * len(head)
+        lines += textwrap.wrap(
+            text, 80, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False
+        )
     return "\n".join([*lines, "* trained as there, unless told otherwise; the others with the defaults"])
