@@ -16,14 +16,17 @@ torch = pytest.importorskip("torch")
 
 from tiler.errors import MissingError, OutputError, UsageError  # noqa: E402
 from tiler.geometry import Window  # noqa: E402
+from tiler.metrics import Confusion  # noqa: E402
 from tiler.pixels import Pixels  # noqa: E402
 from tiler.spec import ClassSpec, ModelSpec, default_classes  # noqa: E402
 from train.data.labelled import Library, Part, Source  # noqa: E402
 from train.data.legend import Legend  # noqa: E402
 from train.data.maskfile import MaskFile  # noqa: E402
 from train.evaluate import Examiner, evaluate  # noqa: E402
+from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.record import Epoch, results, write_lines  # noqa: E402
+from train.report import charts  # noqa: E402
 from train.report.make import make_report  # noqa: E402
 from train.report.palette import colored, voc_color  # noqa: E402
 from train.report.pictures import cut_out, mask, overlay, photo, take  # noqa: E402
@@ -185,6 +188,21 @@ def test_without_a_scored_sample_there_is_a_report(tmp_path, examined):
     make_report(tmp_path / "report", examiner, empty, [])
     assert not (tmp_path / "report" / "worst.png").exists()
     assert (tmp_path / "report" / "report.html").stat().st_size > 1000
+
+
+def test_charts_of_very_many_classes_stay_small():
+    """Of a hundred: a panel each, or a figure in each cell, would be hundreds of megapixels."""
+    classes, confusion = default_classes(tuple(f"class {i}" for i in range(100))), Confusion(100)
+    confusion.add(np.arange(90), np.arange(90))
+    sample = SampleScore(Part(Source(Path("a.png"), None), Window(0, 0, 1, 1)), Window(0, 0, 1, 1), confusion)
+    names = tuple(kind.name for kind in classes)
+    for png in (
+        charts.sample_curves(Evaluation(confusion, [sample]), names),
+        charts.confusion_chart(confusion, names),
+        charts.bars(confusion, classes),
+    ):
+        with MemoryFile(png) as file, file.open() as image:
+            assert image.width * image.height < 10_000_000
 
 
 # --- pictures
