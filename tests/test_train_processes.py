@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,11 +14,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training_processes import Run, together  # noqa: E402
-
 from train.checkpoint import load_checkpoint  # noqa: E402
 from training_data import write_images, write_pair  # noqa: E402
+from training_processes import Run, free_port, together  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 ROOT = Path(__file__).parents[1]
 TOLD = {
     "classes": ("background", "building"),
@@ -55,40 +58,40 @@ def log(outdir):
 
 def killed_and_resumed(told, outdir, kills, seed):
     """Kill a run again and again, after some line and some part of what comes after it."""
-    rng = random.Random(seed)
-    done = 0
-    while done < kills:
+    rng = random.Random(seed)  # noqa: S311 - any will do
+    for _ in range(kills):
         run = Run(told, outdir)
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 5)):
             run.line()
         run.lines.poll(rng.uniform(0, 0.15))
-        done += run.process.is_alive()
         run.kill()
+        assert not (outdir / "metrics.json").exists(), "killed too late to tell anything"
     said, code = Run(told, outdir).end()
     assert code == 0
     return said
 
 
+def but_for_times(outdir):
+    """The log, but for what no two runs share."""
+    return [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in log(outdir)]
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_killed_at_random_it_ends_with_the_very_same_weights(pair, tmp_path, kills):
-    """With dropout, an average, a plateau and frozen first epochs: all that a resumed run could forget."""
+    """With dropout, an average, a plateau and checkpoints on the way: all that a resumed run could forget."""
     told = {**TOLD, "pair": (pair,), "dropout": 0.2, "schedule": "plateau", "patience": 0, "keep_every": 2}
-    told |= {"epochs": 6 + kills}
+    told |= {"epochs": 6 + 2 * kills}
     said, code = Run(told, tmp_path / "whole").end()
     assert code == 0, said
     said = killed_and_resumed(told, tmp_path / "killed", kills, seed=kills)
-    assert any(line.startswith("carrying on after epoch") or "is finished" in line for line in said)
+    assert any(line.startswith("carrying on after epoch") for line in said)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     for name in (*SAME, "epoch-0004/model.safetensors"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    without = [
-        [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in log(tmp_path / d)]
-        for d in ("whole", "killed")
-    ]
-    assert without[0] == without[1]
-    assert {p.name for p in (tmp_path / "killed").iterdir()} == {
-        p.name for p in (tmp_path / "whole").iterdir()
-    }
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert but_for_times(killed) == but_for_times(whole)
+    assert len({row["lr"] for row in log(whole)}) > 1  # the plateau was met
+    assert {p.name for p in killed.iterdir()} == {p.name for p in whole.iterdir()}
 
 
 # --- several processes
@@ -98,7 +101,7 @@ def test_killed_at_random_it_ends_with_the_very_same_weights(pair, tmp_path, kil
 def test_two_processes_are_one(folders, tmp_path, more):
     """At equal global batch: the losses of all epochs, the scores, and the weights."""
     told = {**TOLD, **folders, **more, "epochs": 4, "average": 0.0}
-    (said, code), *_ = together(1, told, tmp_path / "one")
+    said, code = Run(told, tmp_path / "one").end()
     assert code == 0, said
     (first, code), (second, other_code) = together(2, told, tmp_path / "two")
     assert (code, other_code) == (0, 0), first
@@ -112,3 +115,60 @@ def test_two_processes_are_one(folders, tmp_path, more):
         assert float(a["mean_iou"]) == pytest.approx(float(b["mean_iou"]), abs=1e-3)
     mine, theirs = (load_checkpoint(tmp_path / d / "last")[0].state_dict() for d in ("one", "two"))
     assert all(torch.allclose(mine[name], theirs[name], atol=1e-4) for name in mine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "torch.distributed.run --standalone --nproc-per-node 2 -m",
+        "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+        "--dynamo_backend no --main_process_port PORT --module",  # its --cpu is one process, or MPI
+    ],
+    ids=["torchrun", "accelerate"],
+)
+def test_a_launcher_starts_several(folders, tmp_path, launcher):
+    """Its output is that of one; killed, it carries on."""
+    values = {**TOLD, **folders, "classes": "background,building", "norm": "none"}
+    flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    words = launcher.replace("PORT", free_port()).split()
+    command = [sys.executable, "-m", *words, "train", str(tmp_path / "run"), *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    for line in process.stdout:
+        if line.startswith("epoch   2"):
+            process.terminate()
+            break
+    process.stdout.close()
+    process.wait()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("carrying on after epoch") == 1
+    assert done.stdout.count("epoch   6") == 1
+    said, code = Run({**TOLD, **folders, "norm": "none"}, tmp_path / "one").end()
+    assert code == 0, said
+    one, two = (json.loads((tmp_path / d / "metrics.json").read_text()) for d in ("one", "run"))
+    assert one["val"]["pixels"] == two["val"]["pixels"]
+    assert one["val"]["mean_iou"] == pytest.approx(two["val"]["mean_iou"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_two_processes_freeze_and_thaw_as_one(folders, tmp_path):
+    """What is trainable changes between stages, and with it what processes exchange."""
+    told = {**TOLD, **folders, "preset": "resnet18", "width": 4, "crop": 32, "epochs": 4, "freeze_epochs": 2}
+    told |= {"freeze_lr": 0.01, "freeze_batch": 6, "freeze_norm": True, "average": 0.0}
+    told.pop("depth")
+    said, code = Run(told, tmp_path / "one").end()
+    assert code == 0, said
+    assert [code for _, code in together(2, told, tmp_path / "two")] == [0, 0]
+    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_refused(folders, tmp_path):
+    (said, code), (_, other) = together(2, {**TOLD, **folders, "batch": 3}, tmp_path / "run")
+    assert (code, other) == (1, 1)
+    assert said == [
+        "UsageError: a batch divides evenly among processes and --accumulate, got 3 for 2 x 1; use 4"
+    ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import pickle
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,27 +101,6 @@ def assert_same_run(one, other):
     assert without_seconds(one) == without_seconds(other)
     for name in ("metrics.json", "best/model.safetensors", "last/model.safetensors", "best/spec.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-def test_a_killed_run_carries_on_to_the_very_same_weights(pair, finished, tmp_path):
-    """SIGKILL after the second epoch, in whatever it is doing then; then the same command."""
-    outdir = tmp_path / "killed"
-    command = [sys.executable, "-m", "train", *arguments(pair, outdir)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch   2"):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    assert not (outdir / "metrics.json").exists()
-
-    said = []
-    run.train(TrainOptions(**TOLD, pair=(pair,)), outdir, say=said.append)
-    assert any(line.startswith("carrying on after epoch") for line in said)
-    assert_same_run(outdir, finished)
 
 
 @pytest.mark.parametrize("when", ["save_checkpoint", "write_log", "draw_curve", "write_whole"])

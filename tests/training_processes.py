@@ -8,13 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
+from tiler.errors import TilerError
 from train.options import TrainOptions
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["train.run", "training_processes"])
+# The last two are what a run imports when it begins and when it draws.
+SERVER.set_forkserver_preload(["train.run", "training_processes", "torch._dynamo", "matplotlib.figure"])
 
 
 class Run:
@@ -46,12 +49,16 @@ class Run:
         return said, self.process.exitcode
 
 
-def together(world, told, outdir):
-    """A run of several processes, as a launcher starts them; returns what each said and how it ended."""
+def free_port():
+    """One that nobody listens at just now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return str(free.getsockname()[1])
+
+
+def together(world, told, outdir):
+    """A run of several processes, as a launcher starts them; returns what each said and how it ended."""
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared |= {"LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
     runs = [Run(told, outdir, **shared, **rank) for rank in ranks]
@@ -62,4 +69,8 @@ def _train(told, outdir, environment, lines):
     os.environ.update(environment)
     from train.run import train
 
-    train(TrainOptions(**told), Path(outdir), say=lines.send)
+    try:
+        train(TrainOptions(**told), Path(outdir), say=lines.send)
+    except TilerError as error:
+        lines.send(f"{type(error).__name__}: {error}")
+        sys.exit(1)

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import distributed
 
 from tiler.errors import MissingError, UsageError
+from tiler.grid import round_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ class Machine:
 
     def __str__(self) -> str:
         several = f", {self.world} processes" if self.world > 1 else ""
-        return f"on {self.device}{several}"
+        return f"on {self.device.type}{several}"
 
     @classmethod
     def start(cls, options: TrainOptions) -> Machine:
@@ -157,7 +158,7 @@ def check_slices(options: TrainOptions, world: int) -> None:
         if stage.batch % (world * options.accumulate):
             raise UsageError(
                 f"a batch divides evenly among processes and --accumulate, got {stage.batch} for {world} x "
-                f"{options.accumulate}; use a multiple of {world * options.accumulate}"
+                f"{options.accumulate}; use {round_up(stage.batch, world * options.accumulate)}"
             )
 
 
