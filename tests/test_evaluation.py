@@ -17,7 +17,7 @@ from train.data.labelled import Library, Part, Source  # noqa: E402
 from train.data.legend import Legend  # noqa: E402
 from train.data.maskfile import MaskFile  # noqa: E402
 from train.data.target import IGNORE  # noqa: E402
-from train.evaluate import Examiner, cells, evaluate  # noqa: E402
+from train.evaluate import Examiner, cells, evaluate, part_axis  # noqa: E402
 from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.models.same_size import same_size  # noqa: E402
@@ -143,6 +143,15 @@ def test_a_sample_without_a_known_pixel_is_none(part, monkeypatch):
     found = evaluate(network(), CPU, [part], library(), SPEC)
     assert [s.window.left for s in found.samples] == [0, 50]
     assert found.confusion.pixels == 60 * HEIGHT
+
+
+@pytest.mark.parametrize(("stride", "halo"), [(16, 96), (48, 336), (64, 448), (64, 640), (1, 0)])
+def test_parts_of_any_size_have_tiles(stride, halo):
+    """Also where 1024 is no multiple of the stride, or no more than twice the halo."""
+    for extent in (1, 1000, 1024, 1025, 5000):
+        axis = part_axis(extent, replace(SPEC, stride=stride, halo=halo))
+        assert axis.core(0)[0] == 0
+        assert axis.core(axis.count - 1)[1] == extent
 
 
 # --- kinds of networks

@@ -190,19 +190,36 @@ def test_without_a_scored_sample_there_is_a_report(tmp_path, examined):
     assert (tmp_path / "report" / "report.html").stat().st_size > 1000
 
 
+def test_a_report_of_independent_classes(tmp_path):
+    """Each class has a row of its own in the confusion, and pixels count once."""
+    image, labels = write_pair(tmp_path)
+    names = ("dark", "bright")
+    spec = ModelSpec(("r", "g", "b"), default_classes(names), activation="sigmoid", stride=2, halo=12)
+    examiner = Examiner(
+        make("unet", 3, 2, width=4, depth=1), CPU, Library(Legend(names, independent=True)), spec
+    )
+    part = Part(Source(Path(image), MaskFile(Path(labels))), Window(0, 0, 64, 200))
+    found = evaluate(examiner.net, CPU, [part], examiner.library, spec)
+    make_report(tmp_path / "report", examiner, found, EPOCHS[:0], palette="voc")
+    rows = table(tmp_path / "report" / "confusion.csv")
+    assert [int(v) for v in list(rows["bright"].values())[1:]] == found.confusion.counts[1].ravel().tolist()
+    assert int(table(tmp_path / "report" / "samples.csv")["raster"]["known_pixels"]) == 64 * 200
+    shares = [float(row["true_share"]) for row in table(tmp_path / "report" / "classes.csv").values()]
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
 def test_charts_of_very_many_classes_stay_small():
-    """Of a hundred: a panel each, or a figure in each cell, would be hundreds of megapixels."""
-    classes, confusion = default_classes(tuple(f"class {i}" for i in range(100))), Confusion(100)
-    confusion.add(np.arange(90), np.arange(90))
+    """A panel each, or a figure in each cell, would grow with their number, and its square."""
+    classes, confusion = default_classes(tuple(f"class {i}" for i in range(60))), Confusion(60)
+    confusion.add(np.arange(50), np.arange(50))
     sample = SampleScore(Part(Source(Path("a.png"), None), Window(0, 0, 1, 1)), Window(0, 0, 1, 1), confusion)
     names = tuple(kind.name for kind in classes)
     for png in (
         charts.sample_curves(Evaluation(confusion, [sample]), names),
         charts.confusion_chart(confusion, names),
-        charts.bars(confusion, classes),
     ):
         with MemoryFile(png) as file, file.open() as image:
-            assert image.width * image.height < 10_000_000
+            assert image.width * image.height < 6_000_000
 
 
 # --- pictures

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from train.models.network import Network
 
 TILE: Final = 1024
-"""Side of a tile, pixels, halo included; a small part has smaller ones."""
+"""Side of a tile, pixels, halo included; smaller in small parts, larger where the halo is."""
 WHOLE: Final = 1024
 """A part with no longer side is one sample."""
 SQUARE: Final = 512
@@ -70,12 +70,12 @@ class PartRaster:
 def as_function(
     net: Callable[[Tensor], Tensor], device: torch.device
 ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    """A network in evaluation mode, on that device, as a function of arrays: (N, C, H, W) to logits."""
+    """A network in evaluation mode, on that device, as a function of arrays: (N, C, H, W) to (N, K, H, W)."""
 
     def run(batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits_NKHW = net(torch.from_numpy(batch_NCHW).to(device))
-        return np.asarray(logits_NKHW.float().cpu().numpy())
+            scores_NKHW = net(torch.from_numpy(batch_NCHW).to(device))
+        return np.asarray(scores_NKHW.float().cpu().numpy())
 
     return run
 
@@ -121,7 +121,7 @@ class Examiner:
     """What ``net`` is trained on. ``sigmoid`` says that the classes are independent; ``net`` still returns
     logits."""
     tta: bool = False
-    """Average the probabilities over flips and quarter turns; quarter turns want a network of any shape."""
+    """Average the probabilities over flips and quarter turns."""
 
     def answers(self, part: Part, within: Window | None = None) -> Iterator[Answer]:
         """Of all of a part, or of a rectangle of it, tile by tile; the same pixels get the same labels."""
@@ -235,7 +235,7 @@ def part_grid(part: Window, wanted: Window, spec: ModelSpec) -> TileGrid:
 def part_axis(extent: int, spec: ModelSpec) -> Axis:
     """Tiles along one side of a part: a single one if it is small."""
     stride, halo = spec.stride or 1, spec.halo or 0
-    whole = round_up(extent, stride)
-    if whole <= TILE:
+    whole, tile = round_up(extent, stride), max(TILE // stride * stride, 3 * halo)
+    if whole <= tile:
         return Axis(extent, whole, 0, stride)
-    return Axis(extent, TILE, 2 * halo, stride)
+    return Axis(extent, tile, 2 * halo, stride)

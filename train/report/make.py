@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 6
 """Samples in each gallery."""
-TWO_KINDS: Final = (
+NOTES: Final = (
     "Figures of the data set pool the pixels of all samples. Means of samples (sample_mean) are means of "
     "each sample's own figure, over the samples in which the class occurs; each counts alike. "
-    "A dash is a class that is absent."
+    "A dash is a class that is absent. Samples are ranked by the mean IoU of the classes that occur in them, "
+    "but for the background, the first of classes that exclude each other."
 )
 
 
@@ -163,7 +164,7 @@ def _page(report: Report, drawn: Mapping[str, bytes]) -> str:
     sections = [
         ("Run", page.facts(report.facts) if report.facts else ""),
         ("Training", page.chart(curve(report.epochs, report.names), "curves") if report.epochs else ""),
-        ("Result", summary + scores + page.paragraph(TWO_KINDS) + _chart(drawn, "classes.png")),
+        ("Result", summary + scores + page.paragraph(NOTES) + _chart(drawn, "classes.png")),
         ("Amounts", amounts),
         ("Confusion, pixels", confused + _chart(drawn, "confusion.png")),
         ("Samples", _chart(drawn, "samples.png")),
