@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from train.checkpoint import load_checkpoint  # noqa: E402
-from training_data import write_images, write_pair  # noqa: E402
+from training_data import flags, write_images, write_pair  # noqa: E402
 from training_processes import Run, free_port, together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -31,6 +31,7 @@ TOLD = {
     "lr": 0.02,
     "device": "cpu",
     "threads": 1,
+    "report": False,
 }
 SAME = ("metrics.json", "best/model.safetensors", "last/model.safetensors", "best/spec.json")
 
@@ -122,17 +123,16 @@ def test_two_processes_are_one(folders, tmp_path, more):
     "launcher",
     [
         "torch.distributed.run --standalone --nproc-per-node 2 -m",
-        "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
-        "--dynamo_backend no --main_process_port PORT --module",  # its --cpu is one process, or MPI
+        # Its --cpu is one process, or MPI.
+        "accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port PORT --module",
     ],
     ids=["torchrun", "accelerate"],
 )
 def test_a_launcher_starts_several(folders, tmp_path, launcher):
     """Its output is that of one; killed, it carries on."""
-    values = {**TOLD, **folders, "classes": "background,building", "norm": "none"}
-    flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    told = {**TOLD, **folders, "norm": "none"}
     words = launcher.replace("PORT", free_port()).split()
-    command = [sys.executable, "-m", *words, "train", str(tmp_path / "run"), *flags]
+    command = [sys.executable, "-m", *words, "train", str(tmp_path / "run"), *flags(told)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     for line in process.stdout:
@@ -146,7 +146,7 @@ def test_a_launcher_starts_several(folders, tmp_path, launcher):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("carrying on after epoch") == 1
     assert done.stdout.count("epoch   6") == 1
-    said, code = Run({**TOLD, **folders, "norm": "none"}, tmp_path / "one").end()
+    said, code = Run(told, tmp_path / "one").end()
     assert code == 0, said
     one, two = (json.loads((tmp_path / d / "metrics.json").read_text()) for d in ("one", "run"))
     assert one["val"]["pixels"] == two["val"]["pixels"]

@@ -23,7 +23,7 @@ from train.cli import main  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
-from training_data import write_pair  # noqa: E402
+from training_data import flags, write_pair  # noqa: E402
 
 TOLD = {
     "classes": ("background", "building"),
@@ -36,6 +36,7 @@ TOLD = {
     "lr": 0.02,
     "device": "cpu",
     "threads": 1,
+    "report": False,
 }
 
 
@@ -55,9 +56,7 @@ def finished(pair, tmp_path_factory):
 
 def arguments(pair, outdir, **more):
     """Of the command line, for the same run."""
-    values = {**TOLD, "classes": "background,building", **more}
-    flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    return [str(outdir), "--pair", *pair, *flags]
+    return [str(outdir), "--pair", *pair, *flags({**TOLD, **more})]
 
 
 def test_it_learns_bright_squares(finished):
@@ -68,7 +67,7 @@ def test_it_learns_bright_squares(finished):
 
 def test_it_leaves_what_it_says(finished):
     names = {p.name for p in finished.iterdir()}
-    assert names == {"best", "last", "log.csv", "curve.png", "metrics.json", "options.toml"}
+    assert names == {*("best", "last", "log.csv", "log.jsonl", "curve.png", "metrics.json", "options.toml")}
     assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
     rows = read_log(finished)
     assert [row["epoch"] for row in rows] == [str(n + 1) for n in range(8)]

@@ -48,3 +48,15 @@ def write_images(folder, sizes):
         write(folder / "images" / f"{i}.png", raw_CHW)
         write(folder / "masks" / f"{i}.png", mask_1HW)
     return folder / "images", folder / "masks"
+
+
+def flags(told):
+    """Options as words of the command line."""
+    words = []
+    for key, value in told.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words

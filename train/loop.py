@@ -21,7 +21,7 @@ from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoi
 from train.data.crops import Keys, crop_loader
 from train.learner import Learner
 from train.progress import Progress, score
-from train.record import Epoch, draw_curve, write_log
+from train.record import Epoch, draw_curve, write_lines, write_log
 from train.together import evaluate_together
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Loop:
         }
         save_checkpoint(self.outdir / "last", self.net, self.spec, state)
         write_log(self.outdir / "log.csv", self.progress.epochs, self.options.classes)
+        write_lines(self.outdir / "log.jsonl", self.progress.epochs, self.options.classes)
         draw_curve(self.outdir / "curve.png", self.progress.epochs, self.options.classes)
 
     def resume(self, say: Callable[[str], None]) -> None:

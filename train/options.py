@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
+from train.data.options import LAYOUTS, DataOptions
 from train.losses.options import ACTIVATIONS, LossOptions
 from train.models.options import ACTIVATIONS as NONLINEARITIES
-from train.models.options import BLOCKS, DOWNS, DROPOUTS, NORMS, PADDINGS, UPS
+from train.models.options import BLOCKS, DOWNS, DROPOUTS, HALVINGS, NORMS, PADDINGS, SHUFFLES, UPS
 from train.models.presets import NetworkOptions
 from train.optimizers import OPTIMIZERS, OptimizerOptions
+from train.report.palette import PALETTES
 from train.schedules import SCHEDULES, ScheduleOptions
 from train.stages import Stage
 from train.told import told
 
 if TYPE_CHECKING:
     from train.data.augment import AugmentOptions
-    from train.data.options import DataOptions
     from train.data.weightmap import Weighting
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
@@ -33,7 +34,7 @@ MEANS: Final = ("mean-iou", "mean-dice")
 DATA, CROPS, NETWORK, LOSS, OPTIMISER, RUN = "Data", "Crops", "Network", "Loss", "Optimiser", "Run"
 GROUPS: Final = (DATA, CROPS, NETWORK, LOSS, OPTIMISER, RUN)
 """Headings of the help, in its order."""
-FREE: Final = ("device", "threads", "workers", "recompute", "tensorboard")
+FREE: Final = ("device", "threads", "workers", "recompute", "report", "palette", "tensorboard")
 """A run may be carried on with others of these."""
 S = TypeVar("S")
 
@@ -49,7 +50,7 @@ class TrainOptions:
     data: tuple[str, ...] = told(
         (), "A folder in a known layout; may be repeated.", DATA, metavar="DIR", repeated=True
     )
-    layout: str = told("auto", "Of those folders: auto, pairs, voc, drive, ...", DATA, metavar="NAME")
+    layout: str = told("auto", "Of those folders.", DATA, choices=LAYOUTS)
     pair: tuple[tuple[str, str], ...] = told(
         (), "A raster and its labels; may be repeated.", DATA, metavar="RASTER LABELS"
     )
@@ -57,6 +58,7 @@ class TrainOptions:
     masks: str | None = told(None, "Folder of their masks: NAME.* or NAME_mask.*.", DATA, metavar="DIR")
     manifest: str | None = told(None, "CSV of the columns image, mask, part.", DATA, metavar="FILE")
     coding: str = told("index", "Which value, colour or name is which class.", DATA, metavar="TEXT")
+    independent: bool = told(False, "Classes may overlap: a yes or no for each.", DATA)
     field: str | None = told(None, "Attribute of polygons that tells their class.", DATA, metavar="NAME")
     outside: str = told("", "Class of pixels in no polygon.  [the first]", DATA, metavar="CLASS")
     bands: tuple[int, ...] | None = told(
@@ -107,12 +109,18 @@ class TrainOptions:
     slope: float | None = told(None, "Of leaky below zero.", NETWORK)
     dropout: float | None = told(None, "Share dropped after each convolution.", NETWORK)
     dropout_kind: str | None = told(None, "What is dropped.", NETWORK, choices=DROPOUTS)
+    bias: bool | None = told(None, "Convolutions before a norm have a bias.", NETWORK)
+    halving: str | None = told(None, "Where interpolation halves channels.", NETWORK, choices=HALVINGS)
+    skip_first: bool | None = told(None, "Skips are joined before what has grown.", NETWORK)
+    head_kernel: int | None = told(None, "Side of the last convolution, 1 or 3.", NETWORK)
+    odd: bool | None = told(None, "It takes any size, and pads on the way up.", NETWORK)
     block: str | None = told(None, "Two convolutions, or more links.", NETWORK, choices=BLOCKS)
     dilation: int | None = told(None, "Of the bottom's convolutions.", NETWORK)
     attention: bool | None = told(None, "Skips pass gates.", NETWORK)
     upscale: int | None = told(None, "Scores per pixel along a side.", NETWORK)
+    shuffle: str | None = told(None, "Order of channels of --upscale.", NETWORK, choices=SHUFFLES)
     supervision: bool | None = told(None, "UNet++: a head on every node of the first row.", NETWORK)
-    init: str = told("default", "How weights begin: he, normal, xavier, ...", NETWORK, metavar="KIND")
+    init: str = told("default", "default, normal, xavier, kaiming or orthogonal.", NETWORK, metavar="KIND")
     weights: str | None = told(
         None, "Weights to start from: a checkpoint or a state dict.", NETWORK, metavar="FILE"
     )
@@ -174,6 +182,9 @@ class TrainOptions:
     device: str = told("auto", "Where to compute.", RUN, choices=("auto", "cpu", "cuda"))
     threads: int | None = told(None, "CPU threads.  [as PyTorch chooses]", RUN)
     workers: int = told(0, "Processes that read crops.", RUN)
+    tta: bool = told(False, "The final evaluation averages over flips and turns.", RUN)
+    report: bool = told(True, "Write OUTDIR/report too: tables, charts, pictures.", RUN)
+    palette: str = told("own", "Colours of the report.", RUN, choices=PALETTES)
     tensorboard: bool = told(False, "Write OUTDIR/tensorboard too.", RUN)
 
     def __post_init__(self) -> None:
@@ -184,6 +195,7 @@ class TrainOptions:
         self.augment_options()
         self.weighting()
         self._check_crop()
+        self._check_activation()
         self.loss_options().check_channels(self.channels)
         self.optimizer_options()
         self.schedule_options().check_epochs(self.epochs)
@@ -197,6 +209,15 @@ class TrainOptions:
             raise UsageError(f"--average is a share of all steps, 0 to 1, got {self.average}")
         if self.best_by not in (*MEANS, *self.classes):
             raise UsageError(f"--best-by is {', '.join((*MEANS, *self.classes))}, got {self.best_by!r}")
+
+    def _check_activation(self) -> None:
+        if self.independent and self.activation != "sigmoid":
+            raise UsageError("--independent classes go with --activation sigmoid, and a --loss like bce+dice")
+        if self.activation == "sigmoid" and not self.independent and len(self.classes) != 2:
+            raise UsageError(
+                f"--activation sigmoid is for two classes, or any number of --independent ones, "
+                f"got {len(self.classes)}; use softmax, or --independent"
+            )
 
     def _check_crop(self) -> None:
         """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
@@ -228,8 +249,6 @@ class TrainOptions:
 
     def data_options(self) -> DataOptions:
         """Of the data alone."""
-        from train.data.options import DataOptions
-
         return self._part(DataOptions)
 
     def augment_options(self) -> AugmentOptions:
@@ -266,16 +285,8 @@ class TrainOptions:
         return kind(**{name: getattr(self, name) for name in names}, **other)
 
     @property
-    def independent(self) -> bool:
-        """Whether classes do not exclude each other.
-
-        With ``sigmoid`` they do not, but for two of one mask: they are the no and yes of one channel.
-        """
-        return self.activation == "sigmoid" and (self.layout == "classes" or len(self.classes) != 2)
-
-    @property
     def channels(self) -> int:
-        """Scores per pixel."""
+        """Scores per pixel: one per class, or under ``sigmoid`` a single one for the no and yes of two."""
         return 1 if self.activation == "sigmoid" and not self.independent else len(self.classes)
 
     @property

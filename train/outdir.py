@@ -21,6 +21,7 @@ OURS: Final = (
     "last",
     "epoch-*",
     "log.csv",
+    "log.jsonl",
     "curve.png",
     "report",
     "tensorboard",

@@ -37,9 +37,12 @@ _PLAIN: Final[dict[str, Any]] = {
 }
 """What none of them has, or most of them have."""
 _PAPER: Final = {
-    # The paper gives no learning rate; its augmentation includes turns and grey values, as ours does.
+    # The paper gives no learning rate. It shifts, turns and changes grey values, as the defaults do.
     **{name: value for name, value in _PLAIN.items() if name not in _AS_IS},
     "elastic": 10.0,
+    "border_weight": 10.0,
+    "border_sigma": 5.0,
+    "init": "kaiming",
     "crop": 572,
     "batch": 1,
     "optimizer": "sgd",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from train.data.crops import Crops
 from train.data.labelled import Library
 from train.data.split import split_data
 from train.data.survey import survey
+from train.evaluate import Examiner
 from train.freezing import check_freezable
 from train.loop import Loop
 from train.machine import Machine
@@ -32,7 +33,8 @@ from train.models.same_size import same_size
 from train.models.weights import load_weights
 from train.outdir import check_outdir, claim, remove_run
 from train.recompute import recompute_blocks
-from train.record import score_table, scores
+from train.record import results, score_table
+from train.report.make import make_report
 from train.together import evaluate_together
 from train.writing import write_whole
 
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     from train.data.survey import Survey
     from train.models.network import Network
     from train.options import TrainOptions
+    from train.progress import Progress
+
+RESULT: Final = "metrics.json"
+"""Written last: it tells that a run is finished."""
 
 
 def train(
@@ -82,69 +88,122 @@ def train(
         remove_run(outdir)
     machine.wait()
     check_outdir(outdir, options)
-    finished = outdir / "metrics.json"
-    if finished.exists():
+    if (outdir / RESULT).exists():
         say(f"{outdir} is finished; --overwrite starts anew")
-        result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        say(score_table(result.get("test") or result["val"]))
-        return result
+        return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
-    # --- data
-    data = options.data_options()
-    library = Library(data.legend(independent=options.independent))
-    split = split_data(data, library)
-    found = survey(split, library, options.classes)
-    check_best_by(options, found)
-    told, options = options, counted(options, split)
-    say(data_summary(split, found, options))
-
-    # --- network
-    info = library.info(split.train[0].source)
-    net = new_network(options, info.bands, say)
-    spec = model_spec(options, net, info, found)
+    data = find_data(options)
+    say(data_summary(data.split, data.found, options))
+    net = new_network(options, data.info.bands, say)
+    spec = model_spec(options, net, data)
     say(
         f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
         f"{machine}"
     )
 
-    # --- loop
-    crops = Crops(
-        split.train,
-        library,
+    loop = Loop(
+        counted(options, data.split),
+        machine,
+        net,
         spec,
-        options.crop,
-        options.seed,
-        Augment(options.augment_options()),
-        options.weighting(),
-        options.balance,
-        found.classes if options.balance else None,
+        new_crops(options, spec, data),
+        data.split.val,
+        outdir,
     )
-    loop = Loop(options, machine, net, spec, crops, split.val, outdir)
     machine.wait()  # all have looked at the folder before one writes to it
     if machine.first:
-        claim(outdir, told)
+        claim(outdir, options)
     loop.resume(say)
     loop.run(say, progress=progress)
 
-    # --- test, with the best weights
     machine.wait()
     best, _ = load_checkpoint(outdir / "best")
-    best.to(machine.device)
-    result = {
-        "best_epoch": loop.progress.best_epoch,
-        "epochs": len(loop.progress.epochs),
+    return said(say, conclude(options, outdir, machine, best.to(machine.device), data, loop.progress))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """What there is to learn from, and what one look at it has found."""
+
+    split: Split
+    library: Library
+    found: Survey
+
+    @property
+    def info(self) -> RasterInfo:
+        """Of the first raster; the others are like it."""
+        return self.library.info(self.split.train[0].source)
+
+
+def find_data(options: TrainOptions) -> Data:
+    """Find, divide and survey the data.
+
+    Raises
+    ------
+    InputError
+        if it cannot be trained on as the options say.
+    """
+    told = options.data_options()
+    library = Library(told.legend())
+    split = split_data(told, library)
+    found = survey(split, library, options.classes)
+    if options.best_by in options.classes:
+        index = options.classes.index(options.best_by)
+        if not found.pixels["val"][index]:
+            raise InputError(
+                f"--best-by is a class of the validation part, got no pixel of {options.best_by!r} in it; "
+                "give it more with --val"
+            )
+    return Data(split, library, found)
+
+
+def conclude(
+    options: TrainOptions, outdir: Path, machine: Machine, best: Network, data: Data, progress: Progress
+) -> dict[str, Any]:
+    """Evaluate the best weights on all that was not learnt from, and write it down; returns it."""
+    spec = model_spec(options, best, data)
+    result: dict[str, Any] = {
+        "best_epoch": progress.best_epoch,
+        "epochs": len(progress.epochs),
         "parameters": parameters(best),
     }
     for name in ("val", "test"):
-        if parts := getattr(split, name):
-            evaluation = evaluate_together(machine, best, parts, library, spec)
-            result[name] = scores(evaluation.confusion, options.classes)
+        if parts := getattr(data.split, name):
+            evaluation = evaluate_together(machine, best, parts, data.library, spec, tta=options.tta)
+            result[name] = results(evaluation, options.classes)
+    if machine.first and options.report:
+        make_report(
+            outdir / "report",
+            Examiner(best, machine.device, data.library, spec, options.tta),
+            evaluation,
+            progress.epochs,
+            title=outdir.name,
+            facts=report_facts(options, result),
+            palette=options.palette,
+        )
     if machine.first:
-        write_whole(finished, (json.dumps(result, indent=2) + "\n").encode())
-    which = "test" if split.test else "val"
-    say(f"{which} part, weights of epoch {loop.progress.best_epoch}:")
-    say(score_table(result[which]))
+        write_whole(outdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
     return result
+
+
+def said(say: Callable[[str], None], result: dict[str, Any]) -> dict[str, Any]:
+    """The result, which it has told."""
+    part = "test" if "test" in result else "val"
+    say(f"{part} part, weights of epoch {result['best_epoch']}:")
+    say(score_table(result[part]))
+    return result
+
+
+def report_facts(options: TrainOptions, result: dict[str, Any]) -> dict[str, str]:
+    """What the report says of a run besides its figures."""
+    part = "test" if "test" in result else "val"
+    return {
+        "Network": f"{options.preset}, {result['parameters']:,} parameters",
+        "Data": f"the {part} part",
+        "Weights": f"of epoch {result['best_epoch']}, of {result['epochs']}; best by {options.best_by}",
+        "Averaged over flips and turns": "yes" if options.tta else "no",
+        "Origin": options.attribution or "not told",
+    }
 
 
 def counted(options: TrainOptions, split: Split) -> TrainOptions:
@@ -177,8 +236,24 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
     return net
 
 
-def model_spec(options: TrainOptions, net: Network, info: RasterInfo, found: Survey) -> ModelSpec:
+def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
+    """What is learnt from."""
+    return Crops(
+        data.split.train,
+        data.library,
+        spec,
+        options.crop,
+        options.seed,
+        Augment(options.augment_options()),
+        options.weighting(),
+        options.balance,
+        data.found.classes if options.balance else None,
+    )
+
+
+def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
     """What the model will say about itself: bytes become 0 to 1, then each band is standardised."""
+    info, found = data.info, data.found
     scale = 1 / 255 if info.dtype == "uint8" else 1.0
     numbers = options.bands or range(1, info.bands + 1)
     whole = same_size(net)
@@ -195,23 +270,6 @@ def model_spec(options: TrainOptions, net: Network, info: RasterInfo, found: Sur
         resolution=options.resolution or (round(sum(info.ground) / 2, 6) if info.ground else None),
         attribution=options.attribution,
     )
-
-
-def check_best_by(options: TrainOptions, found: Survey) -> None:
-    """Refuse to choose by a class that the validation part has none of.
-
-    Raises
-    ------
-    InputError
-        naming the class.
-    """
-    if options.best_by in options.classes:
-        index = options.classes.index(options.best_by)
-        if not found.pixels["val"][index]:
-            raise InputError(
-                f"--best-by is a class of the validation part, got no pixel of {options.best_by!r} in it; "
-                "give it more with --val"
-            )
 
 
 def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 
 def evaluate_together(
-    machine: Machine, net: Network, parts: Sequence[Part], library: Library, spec: ModelSpec
+    machine: Machine,
+    net: Network,
+    parts: Sequence[Part],
+    library: Library,
+    spec: ModelSpec,
+    *,
+    tta: bool = False,
 ) -> Evaluation:
     """What `evaluate` finds in all parts, each looked at by one process; all processes get the same."""
-    mine = evaluate(net, machine.device, machine.share(parts), library, spec)
+    mine = evaluate(net, machine.device, machine.share(parts), library, spec, tta=tta)
     total = empty_confusion(spec)
     total.counts[...] = machine.summed(mine.confusion.counts)
     return Evaluation(total, machine.gathered(mine.samples))
