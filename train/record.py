@@ -104,6 +104,8 @@ def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
         "classes": per_class,
         "mean_iou": _number(confusion.mean_iou),
         "mean_dice": _number(confusion.mean_dice),
+        "object_iou": _number(confusion.object_iou),
+        "object_dice": _number(confusion.object_dice),
         "accuracy": _number(confusion.accuracy),
         "pixels": confusion.pixels,
     }

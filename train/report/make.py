@@ -155,8 +155,9 @@ def _write_pictures(folder: Path, rank: str, picture: Picture, classes: tuple[Cl
 def _page(report: Report, drawn: Mapping[str, bytes]) -> str:
     confusion = report.evaluation.confusion
     summary = page.paragraph(
-        f"Data set: mean IoU {confusion.mean_iou:.4f}, mean Dice {confusion.mean_dice:.4f}, accuracy "
-        f"{confusion.accuracy:.4f}, of {len(report.evaluation.samples)} samples."
+        f"Data set, of {len(report.evaluation.samples)} samples: accuracy {confusion.accuracy:.4f}, "
+        f"mean IoU {confusion.mean_iou:.4f} ({confusion.object_iou:.4f} without background), "
+        f"mean Dice {confusion.mean_dice:.4f} ({confusion.object_dice:.4f} without background)."
     )
     scores = page.table(tables.score_table(report.evaluation, report.names))
     amounts = page.table(tables.amount_table(report.evaluation, report.names))
