@@ -70,7 +70,7 @@ def boundary_edge(both: Comparison, options: LossOptions) -> Tensor:
 def boundary_distance(both: Comparison, options: LossOptions) -> Tensor:
     """Mean of probability times signed distance to the edge, pixels (Kervadec et al. 2019, arXiv:1812.07032).
 
-    It may be negative. The distances are computed on the CPU, some ten milliseconds per Mpx and class.
+    It may be negative. The distances are computed on the CPU, a tenth of a second per Mpx and class.
     """
     del options
     distance_NKHW = torch.stack(

@@ -51,9 +51,7 @@ def bars(confusion: Scores, classes: tuple[ClassSpec, ...]) -> bytes:
         values_K = getattr(confusion, score)
         colors = [np.array(kind.color) / 255 for kind in classes]
         drawn = panel.barh(range(len(classes)), np.nan_to_num(values_K), color=colors)
-        panel.bar_label(
-            drawn, ["absent" if np.isnan(v) else f"{v:.3f}" for v in values_K], fontsize=8, padding=2
-        )
+        panel.bar_label(drawn, ["-" if np.isnan(v) else f"{v:.3f}" for v in values_K], fontsize=8, padding=2)
         panel.set(title=score, xlim=(0, 1.35), xticks=(0, 0.5, 1))
         panel.set_yticks(range(len(classes)), [kind.name for kind in classes])
     panel.invert_yaxis()

@@ -30,7 +30,7 @@ SHOWN: Final = 6
 NOTES: Final = (
     "Figures of the data set pool the pixels of all samples. Means of samples (sample_mean) are means of "
     "each sample's own figure, over the samples in which the class occurs; each counts alike. "
-    "A dash is a class that is absent. Samples are ranked by the mean IoU of the classes that occur in them, "
+    "A dash has no pixels to go by. Samples are ranked by the mean IoU of the classes that occur in them, "
     "but for the background, the first of classes that exclude each other."
 )
 

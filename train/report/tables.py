@@ -1,4 +1,4 @@
-"""Tables, as CSV files and as rows of text. An empty cell is a class that is absent."""
+"""Tables, as CSV files and as rows of text. An empty cell has no pixels to go by."""
 
 from __future__ import annotations
 
