@@ -77,19 +77,31 @@ def segmented(raster, path, folder, *options):
         return dataset.read(1), json.loads(out.with_suffix(".report.json").read_text())
 
 
+OTHERS = {
+    "group": {"norm": "group"},
+    "instance": {"norm": "instance"},
+    "finer": {"padding": "valid", "upscale": 2},
+}
+"""Options of our own preset."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, *OTHERS])
 def test_every_preset_becomes_a_map(preset, raster, tmp_path, capfd):
     """Parity is that of the command, 1e-4 of the deviation; the graph proves what the network says."""
+    changes = OTHERS.get(preset, {})
+    preset = "unet" if changes else preset
     small = {} if PRESETS[preset].kind is EncodedOptions else {"depth": 2}
-    net = trained(preset, width=4, **small)
+    net = trained(preset, width=4, **small, **changes)
     path = exported(net, raster, tmp_path)
     assert capfd.readouterr().err == ""
     model, same = onnx.load(path), same_size(net)
     found = analyse(model)
     assert found.exact == net.exact
-    assert found.stride == same.stride
-    assert (found.rows.before, found.rows.after) == same.geometry.reach
+    assert found.rows is not None or not net.exact
+    if found.rows is not None:
+        assert found.stride == same.stride
+        assert (found.rows.before, found.rows.after) == same.geometry.reach
     assert ModelSpec.from_json(model.metadata_props[0].value) == same_size_spec(spec_of(net), net)
     labels_HW, report = segmented(raster, path, tmp_path)
     assert report["plan"]["mode"] == ("exact" if net.exact else "hann")

@@ -25,6 +25,7 @@ VARIANTS = {
     "depth 3, nearest3, strided": UNetOptions(2, 2, 3, 1, "nearest3", down="conv"),
     "valid, depth 3, nearest1": UNetOptions(2, 2, 3, 1, "nearest1", padding="valid"),
     "valid, finer": UNetOptions(2, 2, 2, 1, padding="valid", upscale=2),
+    "valid, gated": UNetOptions(2, 2, 2, 2, padding="valid", attention=True),
     "halved by blocks": UNetOptions(2, 2, 2, 2, "bilinear", halving="block"),
     "UNet++ of depth 2": NestedOptions(2, 2, 2, 1),
     "average of heads": NestedOptions(2, 2, 2, 1, answer="average"),
@@ -72,7 +73,7 @@ def test_the_graph_agrees(name):
         assert axis.scores(size) == net.out_size(size)
 
 
-@pytest.mark.parametrize("name", ["paper", "tf-3x", "valid, depth 3, nearest1", "valid, finer"])
+@pytest.mark.parametrize("name", ["paper", "tf-3x", "valid, depth 3, nearest1", "valid, gated"])
 def test_the_graph_of_the_same_size_agrees(name):
     """Of the network as it is exported: one score per pixel, and exact."""
     net, analysis = graph(name, same=True)

@@ -115,9 +115,10 @@ def test_d9_1_aligned_interpolation_is_never_called_exact(preset):
     net = bare(preset)
     assert not net.exact
     assert "align_corners=True" in net.inexact[0]
-    assert bare(preset, up="bilinear").exact, (
-        "the same weights fit the interpolation of which tiles are exact"
-    )
+    other = bare(preset, up="bilinear")
+    assert other.exact
+    shapes, others = ({n: v.shape for n, v in m.state_dict().items()} for m in (net, other))
+    assert shapes == others, "the same weights fit"
 
 
 @pytest.fixture(scope="module")

@@ -53,29 +53,27 @@ class Unit(nn.Module):
 
     def __init__(self, inside: int, planes: int, stride: int, *, bottleneck: bool) -> None:
         super().__init__()
-        outside = planes * 4 if bottleneck else planes
-        sides = (1, 3, 1) if bottleneck else (3, 3)
-        ends = (inside, *(planes,) * (len(sides) - 1), outside)
-        at = sides.index(3)  # the first 3x3 convolution is the one with the stride
-        for i, side in enumerate(sides):
-            step = stride if i == at else 1
-            conv = nn.Conv2d(ends[i], ends[i + 1], side, step, side // 2, bias=False)
-            self.add_module(f"conv{i + 1}", conv)
-            self.add_module(f"bn{i + 1}", nn.BatchNorm2d(ends[i + 1]))
+        self.outside, self.bottleneck = planes * 4 if bottleneck else planes, bottleneck
+        # The first 3x3 convolution is the one with the stride.
+        first, second = (1, stride) if bottleneck else (stride, 1)
+        self.conv1 = _conv(inside, planes, 1 if bottleneck else 3, first)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv(planes, planes, 3, second)
+        self.bn2 = nn.BatchNorm2d(planes)
+        if bottleneck:
+            self.conv3 = _conv(planes, self.outside, 1)
+            self.bn3 = nn.BatchNorm2d(self.outside)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = nn.Sequential()
-        if stride != 1 or inside != outside:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
-            )
-        self.count, self.outside = len(sides), outside
+        changes = stride != 1 or inside != self.outside
+        short = [_conv(inside, self.outside, 1, stride), nn.BatchNorm2d(self.outside)] if changes else []
+        self.downsample = nn.Sequential(*short)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outside, H / stride, W / stride)."""
-        y = x
-        for i in range(1, self.count + 1):
-            y = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(y))
-            y = self.relu(y) if i < self.count else y
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(self.relu(y)))
         total: Tensor = self.relu(y + self.downsample(x))
         return total
 
@@ -85,27 +83,33 @@ class ResNet(nn.Module):
 
     def __init__(self, options: EncodedOptions) -> None:
         super().__init__()
-        width, bottleneck = options.width, options.encoder == "resnet50"
-        self.conv1 = nn.Conv2d(options.in_channels, width, 7, 2, 3, bias=False)
+        width, ceil = options.width, options.ceil_pool
+        self.conv1 = _conv(options.in_channels, width, 7, 2)
         self.bn1, self.relu = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        ceil = options.ceil_pool
         self.maxpool = nn.MaxPool2d(3, 2, 0 if ceil else 1, ceil_mode=ceil)
         self.channels = [width]
-        for stage, count in enumerate(UNITS[options.encoder]):
-            units: list[Unit] = []
-            for i in range(count):
-                inside = self.channels[-1] if i == 0 else units[-1].outside
-                stride = 2 if stage and i == 0 else 1
-                units.append(Unit(inside, width * 2**stage, stride, bottleneck=bottleneck))
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*units))
-            self.channels.append(units[-1].outside)
+        counts, bottleneck = UNITS[options.encoder], options.encoder == "resnet50"
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            self._stage(width * 2**i, count, 2 if i else 1, bottleneck=bottleneck)
+            for i, count in enumerate(counts)
+        )
+
+    def _stage(self, planes: int, count: int, stride: int, *, bottleneck: bool) -> nn.Sequential:
+        first = Unit(self.channels[-1], planes, stride, bottleneck=bottleneck)
+        self.channels.append(first.outside)
+        others = (Unit(first.outside, planes, 1, bottleneck=bottleneck) for _ in range(count - 1))
+        return nn.Sequential(first, *others)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Finest first."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        maps = [x]
-        x = self.maxpool(x)
-        for stage in range(1, 5):
-            x = self.get_submodule(f"layer{stage}")(x)
+        maps = [self.relu(self.bn1(self.conv1(x)))]
+        x = self.maxpool(maps[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
             maps.append(x)
         return maps
+
+
+def _conv(inside: int, outside: int, side: int, stride: int = 1) -> nn.Conv2d:
+    """Of a ResNet: batch normalisation after it has the bias."""
+    return nn.Conv2d(inside, outside, side, stride, side // 2, bias=False)

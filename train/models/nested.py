@@ -108,11 +108,7 @@ def with_head(net: Network, head: str) -> Network:
         return chosen.train(net.training)
     depth = int(head)
     pruned = NestedUNet(replace(net.options, depth=depth, supervision=False, answer="last"))
-    state = net.state_dict()
-    for name in list(state):
-        if name.startswith("head."):
-            value = state.pop(name)
-            if name.startswith(f"head.{depth - 1}."):
-                state[name.replace(f".{depth - 1}.", ".0.", 1)] = value
-    pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
+    state, kept = net.state_dict(), f"head.{depth - 1}."
+    taken = {name: state[name.replace("head.0.", kept)] for name in pruned.state_dict()}
+    pruned.load_state_dict(taken, assign=True)
     return pruned.train(net.training)

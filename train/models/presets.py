@@ -49,16 +49,14 @@ class Preset:
         return self.kind(in_channels, classes, **{**self.defaults, **told})
 
 
-def _unet(name: str, source: str, description: str, **defaults: Any) -> Preset:  # noqa: ANN401 - of any type
-    return Preset(name, source, description, UNetOptions, MappingProxyType(defaults))
-
-
-def _nested(name: str, source: str, description: str, **defaults: Any) -> Preset:  # noqa: ANN401 - of any type
-    return Preset(name, source, description, NestedOptions, MappingProxyType(defaults))
-
-
-def _encoded(name: str, source: str, description: str, **defaults: Any) -> Preset:  # noqa: ANN401 - of any type
-    return Preset(name, source, description, EncodedOptions, MappingProxyType(defaults))
+def _preset(
+    name: str,
+    source: str,
+    description: str,
+    kind: type[Options] = UNetOptions,
+    **defaults: Any,  # noqa: ANN401 - of any type
+) -> Preset:
+    return Preset(name, source, description, kind, MappingProxyType(defaults))
 
 
 WZM: Final = "WZMIAOMIAO/deep-learning-for-image-processing, pytorch_segmentation/unet"
@@ -89,8 +87,8 @@ _TF: Final[dict[str, Any]] = {
 _RESNET: Final = "He et al., arXiv:1512.03385, as an encoder"
 
 _ALL: Final = (
-    _unet("unet", "this project", "the default: batch normalisation, transposed convolutions, any width"),
-    _unet(
+    _preset("unet", "this project", "the default: batch normalisation, transposed convolutions, any width"),
+    _preset(
         "paper",
         "Ronneberger, Fischer and Brox, arXiv:1505.04597",
         "no padding (572 px in, 388 out), no normalisation",
@@ -100,40 +98,43 @@ _ALL: Final = (
         dropout=(0.0, 0.5),
         dropout_kind="bottom",
     ),
-    _unet("milesial", MILESIAL, "transposed convolutions, any size", width=64, odd=True),
-    _unet("milesial-bilinear", MILESIAL, "aligned interpolation: not exact", width=64, **_ALIGNED),
-    _unet(
+    _preset("milesial", MILESIAL, "transposed convolutions, any size", width=64, odd=True),
+    _preset("milesial-bilinear", MILESIAL, "aligned interpolation: not exact", width=64, **_ALIGNED),
+    _preset(
         "wzm", WZM, "that of the DRIVE run, base 32; aligned interpolation: not exact", width=32, **_ALIGNED
     ),
-    _unet("wzm-64", WZM, "base 64; aligned interpolation: not exact", width=64, **_ALIGNED),
-    _unet("wzm-transposed", WZM, "base 32, transposed convolutions", width=32, odd=True),
-    _encoded(
+    _preset("wzm-64", WZM, "base 64; aligned interpolation: not exact", width=64, **_ALIGNED),
+    _preset("wzm-transposed", WZM, "base 32, transposed convolutions", width=32, odd=True),
+    _preset(
         "wzm-vgg16-bn",
         WZM,
         "VGG-16 encoder with batch normalisation; aligned interpolation: not exact",
+        EncodedOptions,
         encoder="vgg16-bn",
         up="bilinear-aligned",
         narrow_first=True,
         odd=True,
     ),
-    _encoded(
+    _preset(
         "bubbliiiing-vgg",
         BUBBLIIIING,
         "VGG-16 encoder, no normalisation; aligned interpolation: not exact",
+        EncodedOptions,
         encoder="vgg16",
         up="bilinear-aligned",
         norm="none",
     ),
-    _encoded(
+    _preset(
         "bubbliiiing-resnet50",
         BUBBLIIIING,
         "ResNet-50 encoder; aligned interpolation: not exact",
+        EncodedOptions,
         encoder="resnet50",
         up="bilinear-aligned",
         norm="none",
         ceil_pool=True,
     ),
-    _unet(
+    _preset(
         "milu",
         "qiaofengsheng/pytorch-UNet",
         "reflecting, strided convolutions, dropout of channels",
@@ -141,7 +142,7 @@ _ALL: Final = (
         dropout=(0.3, 0.3),
         **_MILU,
     ),
-    _unet(
+    _preset(
         "milu-listing",
         "PyTorch listing after qiaofengsheng/pytorch-UNet V1",
         "as milu with zero padding, strided convolutions without norm, dropout of elements",
@@ -151,7 +152,7 @@ _ALL: Final = (
         dropout_kind="element",
         **_MILU,
     ),
-    _unet(
+    _preset(
         "nested-unet",
         NESTED,
         "its plain U-Net; aligned interpolation: not exact",
@@ -160,24 +161,26 @@ _ALL: Final = (
         halving="none",
         bias=True,
     ),
-    _nested(
+    _preset(
         "nested",
         NESTED,
         "its UNet++ with one head; aligned interpolation: not exact",
+        NestedOptions,
         width=32,
         up="bilinear-aligned",
         supervision=False,
     ),
-    _nested(
+    _preset(
         "nested-supervised",
         NESTED,
         "its UNet++ with four heads; aligned interpolation: not exact",
+        NestedOptions,
         width=32,
         up="bilinear-aligned",
     ),
-    _unet("leejunhyun", LEE, "repetition and 3x3 convolutions on the way up", **_LEE),
-    _unet("leejunhyun-attention", LEE, "its AttU_Net: gated skips", attention=True, **_LEE),
-    _unet(
+    _preset("leejunhyun", LEE, "repetition and 3x3 convolutions on the way up", **_LEE),
+    _preset("leejunhyun-attention", LEE, "its AttU_Net: gated skips", attention=True, **_LEE),
+    _preset(
         "cropland",
         "listing of a two-class cropland study",
         "reflecting convolutions, dropout of channels, leaky",
@@ -187,7 +190,7 @@ _ALL: Final = (
         bias=True,
         dropout=(0.3, 0.3),
     ),
-    _unet(
+    _preset(
         "keras",
         "Keras listing after jocicmarko/ultrasound-nerve-segmentation",
         "base 32, no normalisation",
@@ -195,11 +198,16 @@ _ALL: Final = (
         norm="none",
         skip_first=False,
     ),
-    _unet("tf-1x", TF, "base 32, no normalisation, leaky 0.2", **_TF),
-    _unet("tf-3x", TF, "as tf-1x with scores three times as fine", upscale=3, shuffle="dcr", **_TF),
-    _nested("unet++", "Zhou et al., arXiv:1807.10165", "four heads, interpolation of which tiles are exact"),
-    _unet("attention", "Oktay et al., arXiv:1804.03999", "ours with gated skips", attention=True),
-    _unet(
+    _preset("tf-1x", TF, "base 32, no normalisation, leaky 0.2", **_TF),
+    _preset("tf-3x", TF, "as tf-1x with scores three times as fine", upscale=3, shuffle="dcr", **_TF),
+    _preset(
+        "unet++",
+        "Zhou et al., arXiv:1807.10165",
+        "four heads, interpolation of which tiles are exact",
+        NestedOptions,
+    ),
+    _preset("attention", "Oktay et al., arXiv:1804.03999", "ours with gated skips", attention=True),
+    _preset(
         "resunet",
         "Zhang et al., arXiv:1711.10684, with the dilated centre of D-ResUNet",
         "residual blocks, strided convolutions",
@@ -208,14 +216,20 @@ _ALL: Final = (
         block="residual",
         dilation=2,
     ),
-    _unet("denseunet", "after Huang et al., arXiv:1608.06993", "densely connected blocks", block="dense"),
-    _encoded(
-        "vgg16", "Simonyan and Zisserman, arXiv:1409.1556, as an encoder", "exact tiles", encoder="vgg16"
+    _preset("denseunet", "after Huang et al., arXiv:1608.06993", "densely connected blocks", block="dense"),
+    _preset(
+        "vgg16",
+        "Simonyan and Zisserman, arXiv:1409.1556, as an encoder",
+        "exact tiles",
+        EncodedOptions,
+        encoder="vgg16",
     ),
-    _encoded("vgg16-bn", "the same with batch normalisation", "exact tiles", encoder="vgg16-bn"),
-    _encoded("resnet18", _RESNET, "exact tiles", encoder="resnet18"),
-    _encoded("resnet34", _RESNET, "exact tiles", encoder="resnet34"),
-    _encoded("resnet50", _RESNET, "exact tiles", encoder="resnet50"),
+    _preset(
+        "vgg16-bn", "the same with batch normalisation", "exact tiles", EncodedOptions, encoder="vgg16-bn"
+    ),
+    _preset("resnet18", _RESNET, "exact tiles", EncodedOptions, encoder="resnet18"),
+    _preset("resnet34", _RESNET, "exact tiles", EncodedOptions, encoder="resnet34"),
+    _preset("resnet50", _RESNET, "exact tiles", EncodedOptions, encoder="resnet50"),
 )
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType({preset.name: preset for preset in _ALL})

@@ -102,7 +102,7 @@ def take(net: nn.Module, found: Mapping[str, Tensor], origin: str) -> LoadReport
         tuple(
             f"{name} ({_shape(given[name])}, not {_shape(ours[name])})"
             for name in ours
-            if name in given and name not in set(fits)
+            if name in given and given[name].shape != ours[name].shape
         ),
         tuple(there for there, here in names.items() if here not in ours),
     )
