@@ -14,6 +14,7 @@ import numpy as np
 from train.data.cache import BlockCache, CachedRaster
 from train.data.image import View, open_image, open_mask_file
 from train.data.target import IGNORE
+from train.data.weightmap import GapRaster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tiler.ports import Raster, RasterInfo
     from train.data.labels import LabelSource
     from train.data.legend import Legend
+    from train.data.weightmap import Gaps
 
 CACHE_BYTES: Final = 2**30
 """Memory for decoded blocks, in each process that reads samples."""
@@ -58,10 +60,10 @@ class Labelled:
     raster: Raster
     labels: Raster
     """As `OpenLabels.target`, on the raster's grid."""
-    objects: Raster | None = None
-    """As `OpenLabels.objects`."""
     region: Raster | None = None
     """One band on the raster's grid: 0 outside the region of interest."""
+    gaps: Raster | None = None
+    """As `GapRaster`."""
 
     def read(self, window: Window) -> tuple[Pixels, NDArray[np.int64]]:
         """Raw pixels, and target (H, W), or (K, H, W) of independent classes; `IGNORE` where not valid.
@@ -90,11 +92,13 @@ class Library:
     """Opens sources. Sent to another process, it begins empty there."""
 
     legend: Legend
+    gaps: Gaps | None = None
+    """How much more pixels between objects count; None: no more."""
     cache: BlockCache = field(default_factory=lambda: BlockCache(CACHE_BYTES), init=False)
     opened: OrderedDict[Source, Labelled] = field(default_factory=OrderedDict, init=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Library, (self.legend,)
+        return Library, (self.legend, self.gaps)
 
     @property
     def classes(self) -> int:
@@ -122,11 +126,14 @@ class Library:
                 plane = place.pixels(plane) if name == "image" else place.labels(plane)
             return CachedRaster(plane, self.cache, (source, name))
 
+        target = ready("labels", labels.target)
+        gaps = None
+        if self.gaps is not None:
+            objects = None if labels.objects is None else ready("objects", labels.objects)
+            weights = GapRaster.of(target, objects, self.gaps)
+            gaps = CachedRaster(weights, self.cache, (source, "gaps"))
         return Labelled(
-            ready("image", image),
-            ready("labels", labels.target),
-            None if labels.objects is None else ready("objects", labels.objects),
-            None if region is None else ready("region", region),
+            ready("image", image), target, None if region is None else ready("region", region), gaps
         )
 
     def info(self, source: Source) -> RasterInfo:
