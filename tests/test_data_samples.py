@@ -14,17 +14,19 @@ from tiler.errors import UsageError  # noqa: E402
 from tiler.geometry import Window  # noqa: E402
 from tiler.pixels import Pixels  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
-from train.data.augment import Augment, AugmentOptions  # noqa: E402
+from train.data.augment import Augment  # noqa: E402
 from train.data.balance import MOST, ClassMap, cell_side  # noqa: E402
 from train.data.crops import Crops  # noqa: E402
+from train.data.gaps import Gaps  # noqa: E402
 from train.data.image import View  # noqa: E402
 from train.data.item import Item  # noqa: E402
 from train.data.labelled import Library, Part  # noqa: E402
 from train.data.legend import Legend  # noqa: E402
+from train.data.options import AugmentOptions  # noqa: E402
 from train.data.resize import Resize  # noqa: E402
 from train.data.survey import Moments  # noqa: E402
 from train.data.target import IGNORE  # noqa: E402
-from train.data.weightmap import Gaps, class_weights, gap_weights  # noqa: E402
+from train.data.weightmap import class_weights, gap_weights  # noqa: E402
 from training_data import blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -245,11 +247,13 @@ def test_classes_are_drawn_evenly_and_their_pixels_too(tmp_path):
     found.begin(WHOLE)
     found.add(WHOLE, WHOLE, mask_HW.astype(np.int64))
     rng = np.random.default_rng(0)
-    drawn = [found.draw((part,), library, rng)[1] for _ in range(600)]
+    drawn = [found.draw_class((part,), library, rng)[1] for _ in range(600)]
     classes, counts = np.unique([mask_HW[at] for at in drawn], return_counts=True)
     assert classes.tolist() == [0, 1, 2]
     assert counts.min() > 150
     assert len({at for at in drawn if mask_HW[at] == 1}) == 9
+    known = [mask_HW[found.draw_known((part,), library, rng)[1]] for _ in range(300)]
+    assert np.mean(known) < 0.02, "any pixel, so hardly ever one of the rare ones"
 
 
 def test_balanced_samples_show_the_rare_class(tmp_path):

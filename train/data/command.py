@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiler.cli.options import config_option
+from tiler.errors import UsageError
 from train.data.flags import CLASSES, data_flags
 from train.data.options import DataOptions
 
@@ -51,8 +52,9 @@ def labels(
     """
     classes = told.pop("classes") or NUMBERS
     options = DataOptions(classes=classes, data=dataset, **told)
+    if write_manifest is not None and options.pair:
+        raise UsageError("a manifest is of whole images, a --pair is cut by columns; leave it out")
 
-    from tiler.errors import InputError
     from train.data.labelled import Library
     from train.data.manifest import write_manifest as write
     from train.data.split import divided, find_data, split_data
@@ -65,8 +67,6 @@ def labels(
     found = count(split, library)
     _show_classes(split, found, options)
     if write_manifest is not None:
-        if options.pair:
-            raise InputError("a manifest is of whole images, a --pair is cut by columns; leave it out")
         write(write_manifest, items)
         click.echo(f"wrote {write_manifest}")
     if picture is not None:

@@ -7,7 +7,7 @@ resumed run can change what is trained on.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from train.data.balance import ClassMap
     from train.data.labelled import Library, Part
 
+TRIES: Final = 20
+"""Further draws of a sample that shows no pixel whose class is known: there is nothing to learn from it."""
 Key = tuple[int, int]
 """Epoch and number of a sample."""
 
@@ -62,7 +64,7 @@ class Crops(Dataset[Sample]):
     balance: float = 0.0
     """Share of the samples that are centred on a pixel of a class drawn evenly."""
     classes: ClassMap | None = None
-    """Where the classes are; needed for ``balance``."""
+    """Where the classes are: needed for ``balance``, and where few pixels are labelled."""
     _until_P: NDArray[np.int64] = field(init=False)
     """Pixels of the parts up to and including each."""
     _fill_C: NDArray[Any] = field(init=False)
@@ -90,28 +92,40 @@ class Crops(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         """The sample of an epoch and number."""
         rng = np.random.default_rng([self.seed, *key])
-        part, middle = self._place(rng)
-        warp = self.augment.warp(self.side, rng)
-        if warp is None:
-            planes = self._planes(part, square_at(part.window, self.side, middle), rng)
-            planes = planes.padded(self.side)
-        else:
-            warp = warp.moved_inside(part.window, middle)
-            planes = warp.apply(self._planes(part, warp.window(part.window), rng))
+        planes = self._drawn(*self._place(rng), rng)
+        for _ in range(TRIES):
+            if (planes.target_HW != IGNORE).any():
+                break
+            planes = self._drawn(*self._known_place(rng), rng)
         pixels_CHW, target_HW, weight_HW = self.augment.symmetry(planes, rng)
         pixels_CHW = self.augment.light(pixels_CHW, rng)
         arrays = (pixels_CHW, target_HW, weight_HW)
         return Sample(*(torch.from_numpy(array.copy()) for array in arrays))
 
+    def _drawn(self, part: Part, middle: tuple[int, int], rng: np.random.Generator) -> Planes:
+        """What is around a pixel, zoomed, turned and bent as it is drawn."""
+        warp = self.augment.warp(self.side, rng)
+        if warp is None:
+            window = square_at(part.window, self.side, middle)
+            return self._planes(part, window, rng).padded(self.side)
+        warp = warp.moved_inside(part.window, middle)
+        return warp.apply(self._planes(part, warp.window(part.window), rng))
+
     def _place(self, rng: np.random.Generator) -> tuple[Part, tuple[int, int]]:
         """A part, and the pixel that the sample is about: any, each as likely, or one of a class."""
         if self.classes is not None and self.balance and rng.random() < self.balance:
-            return self.classes.draw(self.parts, self.library, rng)
+            return self.classes.draw_class(self.parts, self.library, rng)
         number = np.searchsorted(self._until_P, rng.integers(self._until_P[-1]), side="right")
         part = self.parts[int(number)]
         inside = part.window
         row, column = rng.integers((inside.top, inside.left), (inside.bottom, inside.right)).tolist()
         return part, (row, column)
+
+    def _known_place(self, rng: np.random.Generator) -> tuple[Part, tuple[int, int]]:
+        """A part, and a pixel of it whose class is known, as far as it is known where these are."""
+        if self.classes is None:
+            return self._place(rng)
+        return self.classes.draw_known(self.parts, self.library, rng)
 
     def _planes(self, part: Part, window: Window, rng: np.random.Generator) -> Planes:
         """What lies in a window: normalised pixels, target, weight."""

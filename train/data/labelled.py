@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from tiler.geometry import Window
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
+    from train.data.gaps import Gaps
     from train.data.labels import LabelSource
     from train.data.legend import Legend
-    from train.data.weightmap import Gaps
 
 CACHE_BYTES: Final = 2**30
 """Memory for decoded blocks, in each process that reads samples."""

@@ -9,11 +9,11 @@ pixels, as anywhere across it, d1 + d2 = g.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiler.errors import InputError, UsageError
+from tiler.errors import InputError, MissingError, UsageError
 from tiler.geometry import Window
 from tiler.pixels import Pixels
 from train.data.target import IGNORE
@@ -22,30 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.ports import Raster, RasterInfo
-
-REACH: Final = 5.0
-"""Gaps wider than so many sigmas add less than 4e-6 of w0, and nothing is added for them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gaps:
-    """How much more the gaps count."""
-
-    border: float = 10.0
-    """w0: added in a gap of no width."""
-    sigma: float = 5.0
-    """Pixels."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.border < np.inf:
-            raise UsageError(f"--border-weight is above 0, or 0 for none, got {self.border}")
-        if not 0 < self.sigma <= 100:
-            raise UsageError(f"--border-sigma is pixels, above 0 and at most 100, got {self.sigma}")
-
-    @property
-    def reach(self) -> int:
-        """Pixels around an object in which it adds to a weight."""
-        return int(np.ceil(REACH * self.sigma))
+    from train.data.gaps import Gaps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,19 +63,16 @@ class GapRaster:
         return Pixels(weight_HW[None, *place.slices], np.ones(window.shape, np.bool_))
 
     def _objects(self, window: Window) -> NDArray[np.int64]:
-        from scipy import ndimage
-
         if self.objects is not None:
             pixels = self.objects.read(window)
             return np.where(pixels.valid_HW, pixels.raw_CHW[0], 0).astype(np.int64)
         labels_HW = self.labels.read(window).raw_CHW[0]
-        return np.asarray(ndimage.label((labels_HW != 0) & (labels_HW != IGNORE))[0], np.int64)
+        return np.asarray(_ndimage().label((labels_HW != 0) & (labels_HW != IGNORE))[0], np.int64)
 
 
 def gap_weights(objects_HW: NDArray[np.int64], gaps: Gaps) -> NDArray[np.float32]:
     """The second term of the weight, where each object has a number and the rest is 0."""
-    from scipy import ndimage
-
+    ndimage = _ndimage()
     _, numbered_HW = np.unique(np.append(objects_HW.ravel(), 0), return_inverse=True)
     numbered_HW = numbered_HW[:-1].reshape(objects_HW.shape)
     first_HW = np.full(objects_HW.shape, np.inf, np.float32)
@@ -129,3 +103,11 @@ def class_weights(pixels_K: NDArray[np.int64]) -> tuple[float, ...]:
         raise InputError("weights of classes need labelled pixels, got none")
     total = int(pixels_K.sum())
     return tuple(total / (present * int(n)) if n else 1.0 for n in pixels_K)
+
+
+def _ndimage() -> Any:  # noqa: ANN401 - a module without types
+    try:
+        from scipy import ndimage
+    except ModuleNotFoundError:
+        raise MissingError("weights of gaps need scipy; pip install 'gigatiler[train]'") from None
+    return ndimage
