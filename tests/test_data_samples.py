@@ -290,12 +290,13 @@ def test_where_a_picture_goes(how, before, after, inner):
 
 
 def test_drive_and_carvana_sizes():
-    """DRIVE is 565 x 584 and its five levels 565, 282, 141, 70, 35; 0.5 to 1.2 times 565 is 282 to 678."""
-    sizes = [(584 >> level, 565 >> level) for level in range(5)]
+    """DRIVE is 565 x 584, halved 282 x 292 and so on; 0.5 to 1.2 times 565 is 282 to 678."""
+    half, sizes = Resize.parse("0.5"), [(584, 565)]
+    for _ in range(4):
+        sizes.append(half.place(*sizes[-1]).after)
     assert sizes == [(584, 565), (292, 282), (146, 141), (73, 70), (36, 35)]
-    assert [int(565 * zoom) for zoom in (0.5, 1.2)] == [282, 678]
-    _, width = Resize.parse("0.5").place(1280, 1918).after
-    assert width % 16 == 15
+    assert Resize.parse("1.2").place(584, 565).after[1] == 678
+    assert half.place(1280, 1918).after[1] % 16 == 15
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,10 @@ class Library:
     gaps: Gaps | None = None
     """How much more pixels between objects count; None: no more."""
     cache: BlockCache = field(default_factory=lambda: BlockCache(CACHE_BYTES), init=False)
-    opened: OrderedDict[Source, Labelled] = field(default_factory=OrderedDict, init=False)
+    known: dict[Source, Labelled] = field(default_factory=dict, init=False)
+    """All sources that were asked for."""
+    opened: OrderedDict[Source, dict[str, Raster]] = field(default_factory=OrderedDict, init=False)
+    """The planes of those used last, with their files."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Library, (self.legend, self.gaps)
@@ -106,36 +109,65 @@ class Library:
         return len(self.legend.classes)
 
     def open(self, source: Source) -> Labelled:
-        """The source, opened now or a while ago."""
+        """The source; its files are opened now, a while ago, or when pixels are read that are not kept."""
+        if source not in self.known:
+            self.known[source] = self._labelled(source)
+        return self.known[source]
+
+    def info(self, source: Source) -> RasterInfo:
+        """What is known of the source's raster."""
+        return self.open(source).raster.info
+
+    def planes(self, source: Source) -> dict[str, Raster]:
+        """Image, labels, and where there are any objects and region, with their files open."""
         if source not in self.opened:
-            self.opened[source] = self._open(source)
+            self.opened[source] = opened_planes(source, self.legend)
         self.opened.move_to_end(source)
         if len(self.opened) > OPEN_AT_ONCE:
             self.opened.popitem(last=False)
         return self.opened[source]
 
-    def _open(self, source: Source) -> Labelled:
-        image = open_image(source.image, source.view)
-        labels = source.labels.open(image.info, self.legend)
-        region = None if source.region is None else open_mask_file(source.region, image.info)
-        resize = source.view.resize
-        place = None if resize is None else resize.place(image.info.height, image.info.width)
-
-        def ready(name: str, plane: Raster) -> Raster:
-            if place is not None:
-                plane = place.pixels(plane) if name == "image" else place.labels(plane)
-            return CachedRaster(plane, self.cache, (source, name))
-
-        target = ready("labels", labels.target)
+    def _labelled(self, source: Source) -> Labelled:
+        planes = {
+            name: CachedRaster(Plane(self, source, name, plane.info), self.cache, (source, name))
+            for name, plane in self.planes(source).items()
+        }
         gaps = None
         if self.gaps is not None:
-            objects = None if labels.objects is None else ready("objects", labels.objects)
-            weights = GapRaster.of(target, objects, self.gaps)
+            weights = GapRaster.of(planes["labels"], planes.get("objects"), self.gaps)
             gaps = CachedRaster(weights, self.cache, (source, "gaps"))
-        return Labelled(
-            ready("image", image), target, None if region is None else ready("region", region), gaps
-        )
+        return Labelled(planes["image"], planes["labels"], planes.get("region"), gaps)
 
-    def info(self, source: Source) -> RasterInfo:
-        """What is known of the source's raster."""
-        return self.open(source).raster.info
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """A raster of a source whose file need not be open."""
+
+    library: Library
+    source: Source
+    name: str
+    info: RasterInfo
+
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
+
+    def read(self, window: Window) -> Pixels:
+        """The pixels, from the file."""
+        return self.library.planes(self.source)[self.name].read(window)
+
+
+def opened_planes(source: Source, legend: Legend) -> dict[str, Raster]:
+    """Everything of a source on one grid, by name."""
+    image = open_image(source.image, source.view)
+    labels = source.labels.open(image.info, legend)
+    planes = {"labels": labels.target}
+    if labels.objects is not None:
+        planes["objects"] = labels.objects
+    if source.region is not None:
+        planes["region"] = open_mask_file(source.region, image.info)
+    if source.view.resize is None:
+        return {"image": image, **planes}
+    place = source.view.resize.place(image.info.height, image.info.width)
+    return {"image": place.pixels(image), **{name: place.labels(p) for name, p in planes.items()}}
