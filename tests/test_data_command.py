@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,24 @@ def test_the_manifest_is_one_to_read(capsys, tmp_path):
     again = run(capsys, parts, *TWO)
     assert first.replace(f"wrote {parts}\n", "") == again
     assert run(capsys, "--manifest", parts, *TWO) == again
+
+
+def test_polygons_are_counted_by_name_before_one_is_refused(capsys, tmp_path):
+    image = write(tmp_path / "a.png", blocks(64, 64)[0])
+    ring = [[[2, 2], [9, 2], [9, 9], [2, 2]]]
+    kinds = ["Tumor", "Tumor", "Stroma"]
+    features = [
+        {"geometry": {"type": "Polygon", "coordinates": ring}, "properties": {"classification": {"name": k}}}
+        for k in kinds
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps(features))
+    pair = ["--pair", str(image), str(tmp_path / "a.geojson")]
+    assert run_command(labels, pair) == 2
+    out, err = capsys.readouterr()
+    assert "polygons: Tumor 2, Stroma 1" in out
+    assert "called 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ..., got 'Tumor'" in err
+    said = run(capsys, *pair, "--classes", "Stroma,Tumor", "--picture", tmp_path / "p.png")
+    assert "Tumor" in said
 
 
 def test_bad_usage_is_one_line(capsys, tmp_path):

@@ -125,7 +125,7 @@ def test_d3_5_colours_of_a_jpeg_mask_are_pointed_out(tmp_path):
     drawn_CHW = np.random.default_rng(0).choice([0, 255], (3, 32, 32)).astype(np.uint8)
     mask = write(tmp_path / "m.jpg", drawn_CHW)
     said = warned(mask, Legend(TWO, "#000000=background,#ffffff=crop"))
-    assert "JPEG, which changes values" in said
+    assert "JPEG changes values, 1 of 1 masks" in said
     assert "colours: JPEG" in said
 
 

@@ -79,10 +79,14 @@ def labels(
 def _show_values(items: list[Item], options: DataOptions) -> None:
     """What masks hold as stored, and what looks mistaken."""
     from train.data.item import Item
-    from train.data.mistakes import look, warnings
+    from train.data.mistakes import count_names, look, warnings
 
     pairs = [Item(Path(image), mask) for image, mask in options.pair]
-    for found in look(item.labels(options.field) for item in [*pairs, *items]):
+    sources = [item.source(options.view(), options.field) for item in [*pairs, *items]]
+    if names := count_names(sources):
+        told = (f"{name} {count}" for name, count in names.most_common())
+        click.echo(f"polygons: {', '.join(told)}")
+    for found in look(source.labels for source in sources):
         click.echo(found.line())
         for line in warnings(found, options.legend()):
             click.echo(f"warning: {line}")

@@ -38,7 +38,11 @@ DATA = (
     _option("masks", "Folder of their labels: NAME.* or NAME_mask.*.", metavar="DIR"),
     _option("manifest", "Table of the columns image, mask, part.", metavar="FILE.csv"),
     _option("layout", "Of the data sets  [default: told by what they hold]", type=click.Choice(LAYOUTS)),
-    _option("coding", "What values, colours or names mean, see `tiler labels -h`  [default: index]", metavar="TEXT"),
+    _option(
+        "coding",
+        "What values, colours or names mean, see `tiler labels -h`  [default: index]",
+        metavar="TEXT",
+    ),
     _option("independent", "Classes may overlap: a yes or no for each.", is_flag=True),
     _option("field", "Attribute of polygons that tells the class.", metavar="NAME"),
     _option("outside", "Class of what is in no polygon, or ignore  [default: the first]", metavar="CLASS"),
