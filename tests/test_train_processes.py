@@ -114,6 +114,8 @@ def test_two_processes_are_one(folders, tmp_path, more):
     for a, b in zip(one, two, strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
         assert float(a["mean_iou"]) == pytest.approx(float(b["mean_iou"]), abs=1e-3)
+    results = [json.loads((tmp_path / d / "metrics.json").read_text()) for d in ("one", "two")]
+    assert all(results[0][part]["pixels"] == results[1][part]["pixels"] for part in ("val", "test"))
     mine, theirs = (load_checkpoint(tmp_path / d / "last")[0].state_dict() for d in ("one", "two"))
     assert all(torch.allclose(mine[name], theirs[name], atol=1e-4) for name in mine)
 

@@ -22,11 +22,14 @@ from train.data.crops import Keys, crop_loader
 from train.learner import Learner
 from train.progress import Progress, score
 from train.record import Epoch, draw_curve, write_lines, write_log
+from train.report.tensorboard import open_board
 from train.together import evaluate_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from torch.utils.data import DataLoader
 
     from tiler.metrics import Scores
     from tiler.spec import ModelSpec
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from train.data.labelled import Part
     from train.machine import Machine
     from train.options import TrainOptions
+    from train.report.tensorboard import Board
+    from train.stages import Stage
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +58,8 @@ class Loop:
     average: Average = field(init=False)
     """Of `net`, validated and kept."""
     learner: Learner = field(init=False)
+    board: Board | None = field(default=None, init=False)
+    """TensorBoard, in the first process, if it was asked for."""
 
     def __post_init__(self) -> None:
         self.net.to(self.machine.device)
@@ -67,26 +74,35 @@ class Loop:
 
     def run(self, say: Callable[[str], None], *, progress: bool) -> None:
         """All stages, from the first epoch that is not finished."""
+        if self.options.tensorboard and self.machine.first:
+            self.board = open_board(self.outdir / "tensorboard")
         for stage in self.options.stages:
-            self.learner.enter(stage)
-            keys = Keys(stage.steps * stage.batch, stage.batch, self.machine.rank, self.machine.world)
-            loader = crop_loader(self.crops, keys, self.options.workers)
-            for epoch in stage.epochs[max(0, len(self.progress.epochs) - stage.epochs.start) :]:
-                if self.stopped:
-                    say(f"stopped early: no better since epoch {self.progress.best_epoch}")
-                    return
-                keys.epoch = epoch
-                hidden = (
-                    None if progress and self.machine.first else True
-                )  # None: hidden unless on a terminal
-                batches = tqdm(loader, f"epoch {epoch + 1}", total=stage.steps, leave=False, disable=hidden)
-                self._epoch(epoch, Awaited(batches))
-                say(self.progress.epochs[-1].line(self.options.epochs, self.options.classes))
+            self._run_stage(stage, say, progress)
+        if self.stopped:
+            say(f"stopped early: no better since epoch {self.progress.best_epoch}")
+        if self.board is not None:
+            self.board.close()
+
+    def _run_stage(self, stage: Stage, say: Callable[[str], None], progress: bool) -> None:
+        self.learner.enter(stage)
+        keys, loader = self.loader(stage)
+        hidden = None if progress and self.machine.first else True  # None: unless on a terminal
+        while len(self.progress.epochs) in stage.epochs and not self.stopped:
+            keys.epoch = epoch = len(self.progress.epochs)
+            batches = tqdm(loader, f"epoch {epoch + 1}", total=stage.steps, leave=False, disable=hidden)
+            self._epoch(epoch, Awaited(batches))
+            say(self.progress.epochs[-1].line(self.options.epochs, self.options.classes))
+
+    def loader(self, stage: Stage) -> tuple[Keys, DataLoader[Any]]:
+        """The slices of all batches of an epoch; the keys are told which epoch."""
+        keys = Keys(stage.steps * stage.batch, stage.batch, self.machine.rank, self.machine.world)
+        return keys, crop_loader(self.crops, keys, self.options.workers)
 
     def _epoch(self, epoch: int, batches: Awaited) -> None:
         began = time.perf_counter()
-        loss = self._learn(epoch, batches)
+        loss = self.learn(epoch, batches)
         lr = self.learner.optimizer.param_groups[0]["lr"]
+        self.machine.agree(self.average.net)
         confusion = self._evaluate(epoch)
         iou, mean = [math.nan] * len(self.options.classes), math.nan
         if confusion is not None:
@@ -95,7 +111,7 @@ class Loop:
         self.progress.epochs.append(Epoch(epoch + 1, loss, lr, tuple(iou), mean, seconds, batches.seconds))
         self._save()
 
-    def _learn(self, epoch: int, batches: Awaited) -> float:
+    def learn(self, epoch: int, batches: Awaited) -> float:
         """All steps of an epoch; returns their mean loss."""
         torch.manual_seed(epoch_seed(self.options.seed, epoch, self.machine.rank))
         self.learner.begin()
@@ -117,7 +133,6 @@ class Loop:
         """The validation part, every process its share; None between evaluations."""
         if (epoch + 1) % self.options.eval_every and epoch + 1 < self.options.epochs:
             return None
-        self.machine.agree(self.average.net)
         found = evaluate_together(self.machine, self.average.net, self.val, self.crops.library, self.spec)
         confusion = found.confusion
         value = score(confusion, self.options.best_by, self.options.classes)
@@ -144,6 +159,8 @@ class Loop:
             "progress": self.progress.to_state(),
         }
         save_checkpoint(self.outdir / "last", self.net, self.spec, state)
+        if self.board is not None:
+            show(self.board, self.progress.epochs[-1], self.options.classes)
         write_log(self.outdir / "log.csv", self.progress.epochs, self.options.classes)
         write_lines(self.outdir / "log.jsonl", self.progress.epochs, self.options.classes)
         draw_curve(self.outdir / "curve.png", self.progress.epochs, self.options.classes)
@@ -168,6 +185,14 @@ class Loop:
             self.machine.accelerator.scaler.load_state_dict(state["scaler"])
         self.progress = Progress.from_state(state["progress"])
         say(f"carrying on after epoch {len(self.progress.epochs)}")
+
+
+def show(board: Board, epoch: Epoch, names: tuple[str, ...]) -> None:
+    """Points of an epoch on the curves of TensorBoard."""
+    points = {"loss": epoch.loss, "lr": epoch.lr, "val/mean_iou": epoch.mean_iou}
+    points |= {f"val/iou/{name}": iou for name, iou in zip(names, epoch.iou, strict=True)}
+    for name, value in points.items():
+        board.scalar(name, value, epoch.number)
 
 
 @dataclass(slots=True, eq=False)

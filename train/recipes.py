@@ -7,6 +7,7 @@ here. A preset without a recipe is trained with the defaults.
 
 from __future__ import annotations
 
+import textwrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -244,9 +245,10 @@ def with_recipe(given: Mapping[str, Any]) -> TrainOptions:
 
 
 def listing() -> str:
-    """A line per preset: its name, what is particular of it, and whether it has a recipe."""
-    width = max(map(len, PRESETS))
-    return "\n".join(
-        f"{name:{width}}  {preset.description}{'' if name in RECIPES else '; our recipe'}"
-        for name, preset in PRESETS.items()
-    )
+    """Each preset with what is particular of it and where it is from; a star: it has a recipe of its own."""
+    lines = []
+    for name, preset in PRESETS.items():
+        text = f"{preset.description}. {preset.source}"
+        star = "*" if name in RECIPES else " "
+        lines += textwrap.wrap(text, 80, initial_indent=f"{star} {name:21} ", subsequent_indent=" " * 24, break_on_hyphens=False)
+    return "\n".join([*lines, "* trained as there, unless told otherwise; the others with the defaults"])

@@ -74,7 +74,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     known = {p.name for p in ctx.command.params if isinstance(p, click.Option)} - {"config"}
     unknown = sorted(set(values) - known)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known)
+        near = dict.fromkeys(name for key in unknown for name in difflib.get_close_matches(key, known, 2))
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(f"a key of the configuration {value} is an option, got {', '.join(unknown)}{hint}")
     options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option)}
