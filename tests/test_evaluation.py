@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 torch = pytest.importorskip("torch")
 
 from tiler.geometry import Window  # noqa: E402
 from tiler.metrics import Confusion, IndependentConfusion  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
+from train.checkpoint import save_checkpoint  # noqa: E402
 from train.data.labelled import Library, Part, Source  # noqa: E402
 from train.data.legend import Legend  # noqa: E402
 from train.data.maskfile import MaskFile  # noqa: E402
 from train.data.target import IGNORE  # noqa: E402
-from train.evaluate import Examiner, cells, evaluate  # noqa: E402
+from train.evaluate import Examiner, cells, evaluate, part_axis  # noqa: E402
 from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.models.same_size import same_size  # noqa: E402
@@ -145,6 +147,15 @@ def test_a_sample_without_a_known_pixel_is_none(part, monkeypatch):
     assert found.confusion.pixels == 60 * HEIGHT
 
 
+@pytest.mark.parametrize(("stride", "halo"), [(16, 96), (48, 336), (64, 448), (64, 640), (1, 0)])
+def test_parts_of_any_size_have_tiles(stride, halo):
+    """Also where 1024 is no multiple of the stride, or no more than twice the halo."""
+    for extent in (1, 1000, 1024, 1025, 5000):
+        axis = part_axis(extent, replace(SPEC, stride=stride, halo=halo))
+        assert axis.core(0)[0] == 0
+        assert axis.core(axis.count - 1)[1] == extent
+
+
 # --- kinds of networks
 
 
@@ -185,6 +196,50 @@ def test_networks_of_other_sizes_score_every_pixel(part, preset):
     labels_HW = logits_of(net).argmax(axis=0)
     assert found.confusion.counts.tolist() == counts(labels_HW)
     assert 0.1 < labels_HW.mean() < 0.9
+
+
+def test_networks_that_are_not_exact_are_blended(part, monkeypatch):
+    """As the tiler blends them: the weighted sum of the logits of overlapping tiles."""
+    monkeypatch.setattr("train.evaluate.BLENDED_TILE", 64)
+    net = network(preset="milesial-bilinear")
+    assert not net.exact
+    columns = part_axis(WIDTH, replace(SPEC, exact=False))
+    assert (columns.tile, columns.overlap, columns.count) == (64, 16, 4)
+    image_1CHW, total_KHW = fed(blocks(HEIGHT, WIDTH)[0]), np.zeros((2, HEIGHT, WIDTH))
+    for i, start in enumerate(columns.starts):
+        with torch.inference_mode():
+            logits_KHW = net(image_1CHW[..., start : start + 64])[0].numpy()
+        total_KHW[..., start : start + 64] += logits_KHW * columns.weights(i)
+    labels_HW = labels_of(net, part)[0]
+    assert (labels_HW == total_KHW.argmax(axis=0)).mean() > 0.999  # rounding, where both are alike
+    window = Window(5, 30, 60, 133)
+    for answer in Examiner(net, CPU, library(), SPEC).answers(part, within=window):
+        np.testing.assert_array_equal(answer.labels_QHW[0], labels_HW[answer.window.slices])
+    assert evaluate(net, CPU, [part], library(), SPEC).confusion.counts.tolist() == counts(labels_HW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["unet", "paper", "milesial-bilinear"])
+def test_what_is_evaluated_is_what_is_mapped(tmp_path, preset):
+    """Exported and segmented by the command line: exact, wrapped, and blended, on several tiles."""
+    from export.cli import main
+    from tiler.cli.main import run_command, tiler
+
+    image, labels = write_pair(tmp_path, 600, 1100)
+    net = network(preset=preset)
+    spec = replace(SPEC, stride=net.stride, halo=net.halo, exact=net.exact)
+    save_checkpoint(tmp_path / "best", net, spec)
+    assert run_command(main, [str(tmp_path / "best"), str(tmp_path / "n.onnx"), "--raster", str(image)]) == 0
+    told = ["segment", str(image), str(tmp_path / "n.onnx"), str(tmp_path / "map.tif"), "--quiet"]
+    assert run_command(tiler, told) == 0
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        mapped_HW = dataset.read(1)
+    part = Part(Source(Path(image), MaskFile(Path(labels))), Window(0, 0, 600, 1100))
+    answers = list(Examiner(net, CPU, library(), spec).answers(part))
+    assert sum(answer.window.area for answer in answers) == 600 * 1100
+    same = sum(int((a.labels_QHW[0] == mapped_HW[a.window.slices]).sum()) for a in answers)
+    assert same / mapped_HW.size > 0.9999  # ties of rounding
+    assert 0.1 < mapped_HW.mean() < 0.9
 
 
 # --- test-time augmentation

@@ -16,14 +16,17 @@ torch = pytest.importorskip("torch")
 
 from tiler.errors import MissingError, OutputError, UsageError  # noqa: E402
 from tiler.geometry import Window  # noqa: E402
+from tiler.metrics import Confusion  # noqa: E402
 from tiler.pixels import Pixels  # noqa: E402
 from tiler.spec import ClassSpec, ModelSpec, default_classes  # noqa: E402
 from train.data.labelled import Library, Part, Source  # noqa: E402
 from train.data.legend import Legend  # noqa: E402
 from train.data.maskfile import MaskFile  # noqa: E402
 from train.evaluate import Examiner, evaluate  # noqa: E402
+from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.record import Epoch, results, write_lines  # noqa: E402
+from train.report import charts  # noqa: E402
 from train.report.make import make_report  # noqa: E402
 from train.report.palette import colored, voc_color  # noqa: E402
 from train.report.pictures import cut_out, mask, overlay, photo, take  # noqa: E402
@@ -185,6 +188,39 @@ def test_without_a_scored_sample_there_is_a_report(tmp_path, examined):
     make_report(tmp_path / "report", examiner, empty, [])
     assert not (tmp_path / "report" / "worst.png").exists()
     assert (tmp_path / "report" / "report.html").stat().st_size > 1000
+
+
+def test_a_report_of_independent_classes(tmp_path):
+    """Each class has a row of its own in the confusion, and pixels count once."""
+    image, labels = write_pair(tmp_path)
+    names = ("dark", "bright")
+    spec = ModelSpec(("r", "g", "b"), default_classes(names), activation="sigmoid", stride=2, halo=12)
+    examiner = Examiner(
+        make("unet", 3, 2, width=4, depth=1), CPU, Library(Legend(names, independent=True)), spec
+    )
+    part = Part(Source(Path(image), MaskFile(Path(labels))), Window(0, 0, 64, 200))
+    found = evaluate(examiner.net, CPU, [part], examiner.library, spec)
+    make_report(tmp_path / "report", examiner, found, EPOCHS[:0], palette="voc")
+    rows = table(tmp_path / "report" / "confusion.csv")
+    assert [int(v) for v in list(rows["bright"].values())[1:]] == found.confusion.counts[1].ravel().tolist()
+    assert int(table(tmp_path / "report" / "samples.csv")["raster"]["known_pixels"]) == 64 * 200
+    shares = [float(row["true_share"]) for row in table(tmp_path / "report" / "classes.csv").values()]
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_charts_of_very_many_classes_stay_small(monkeypatch):
+    """A panel each, or a figure in each cell, would grow with their number, and its square."""
+    monkeypatch.setattr(charts, "MOST", 3)
+    names, confusion = tuple("abcdefghijkl"), Confusion(12)
+    confusion.add(np.array([3, 5, 5, 9, 9, 9]), np.zeros(6, int))
+    window = Window(0, 0, 1, 1)
+    sample = SampleScore(Part(Source(Path("a.png"), None), window), window, confusion)
+    for png, limit in (
+        (charts.sample_curves(Evaluation(confusion, [sample]), names), 650),
+        (charts.confusion_chart(confusion, names), 450),
+    ):
+        with MemoryFile(png) as file, file.open() as image:
+            assert image.height < limit
 
 
 # --- pictures

@@ -37,6 +37,15 @@ def boundary(term, logits_N1HW, target_NHW=SQUARE_NHW):
     return loss(term, logits_N1HW, target_NHW, activation="sigmoid")
 
 
+@pytest.mark.parametrize(("bands", "side"), [(1, 1), (1, 2), (3, 3), (2, 40)])
+def test_d1_1_the_box_mean_runs_on_any_bands_and_sides(bands, side):
+    """The seed called numpy.zero, took one band, and was off centre and quadratic in the side."""
+    raw_CHW = np.full((bands, 5, 4), 7, np.uint8)
+    out_CHW = np.zeros_like(raw_CHW)
+    kernels.box_mean(raw_CHW, side, out_CHW)
+    assert (out_CHW == 7).all()
+
+
 def test_d1_2_a_box_mean_does_not_overflow():
     """The seed summed a 3x3 block of 200s in uint8 to 8, so that its mean was 0."""
     raw_1HW = np.full((1, 3, 3), 200, np.uint8)

@@ -77,6 +77,7 @@ def test_scores_of_a_known_matrix():
     assert found.dice == pytest.approx(2 * found.iou / (1 + found.iou))
     assert found.specificity == pytest.approx(found.recall[::-1])
     assert found.class_accuracy == pytest.approx([0.85, 0.85])
+    assert (found.object_iou, found.object_dice) == (found.iou[1], found.dice[1])
 
 
 def test_independent_classes_agree_with_two_exclusive_ones():
@@ -86,6 +87,7 @@ def test_independent_classes_agree_with_two_exclusive_ones():
     for score in SCORES:
         assert getattr(both, score)[0] == getattr(one, score)[1]
     assert both.pixels == one.pixels
+    assert both.object_dice == one.object_dice
 
 
 # --- D-2: the cropland system

@@ -9,7 +9,8 @@ pytest.importorskip("torch")
 
 from tiler.errors import UsageError
 from tiler.geometry import Window
-from train.data.augment import Augment, AugmentOptions
+from train.data.augment import Augment
+from train.data.options import AugmentOptions
 from train.data.target import IGNORE
 from train.data.warp import Planes, Warp
 

@@ -361,6 +361,18 @@ def test_a_library_travels_empty(pair):
     assert (there.legend, len(there.opened)) == (library.legend, 0)
 
 
+def test_few_files_are_open_however_many_are_read(folders, monkeypatch):
+    """And what is kept in memory is read without opening its file again."""
+    monkeypatch.setattr("train.data.labelled.OPEN_AT_ONCE", 2)
+    library = new_library()
+    split = split_data(options(**folders), library)
+    first = [library.open(part.source).read(part.window)[1] for part in split.all]
+    assert len(library.opened) == 2
+    monkeypatch.setattr("train.data.labelled.opened_planes", None)
+    again = [library.open(part.source).read(part.window)[1] for part in split.all]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 # --- evaluation
 
 

@@ -234,7 +234,7 @@ def test_gradients_are_those_of_finite_differences(term):
         ({"loss": "0*ce"}, r"0\*ce"),
         ({"loss": ""}, "sum like"),
         ({"loss": "bce"}, "use ce"),
-        ({"loss": "ce", "activation": "sigmoid"}, "use bce"),
+        ({"loss": "ce", "activation": "sigmoid"}, "use bce instead"),
         ({"activation": "tanh"}, "tanh"),
         ({"class_weights": (1.0, -1.0)}, "class-weights"),
         ({"class_weights": (0.0, 0.0)}, "class-weights"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Scores(ABC):
     """
 
     __slots__ = ()
+    FIRST_OBJECT: ClassVar[int] = 0
+    """Index of the first class that is no background."""
 
     @abstractmethod
     def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
@@ -97,6 +99,16 @@ class Scores(ABC):
         return mean_present(self.dice)
 
     @property
+    def object_iou(self) -> float:
+        """`mean_iou` without the background, the first of classes that exclude each other."""
+        return mean_present(self.iou[self.FIRST_OBJECT :])
+
+    @property
+    def object_dice(self) -> float:
+        """`mean_dice` without the background, likewise."""
+        return mean_present(self.dice[self.FIRST_OBJECT :])
+
+    @property
     @abstractmethod
     def hits(self) -> NDArray[np.int64]:
         """Pixels per class that are of it and predicted as it."""
@@ -127,6 +139,7 @@ class Confusion(Scores):
     ([[1, 0], [1, 1]], [0.5, 0.5])
     """
 
+    FIRST_OBJECT: ClassVar[int] = 1
     classes: int
     counts_TP: NDArray[np.int64] = field(init=False)
     """Rows are the truth, columns the prediction."""

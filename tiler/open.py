@@ -212,8 +212,10 @@ def on_grid(labels: Raster, like: RasterInfo) -> Raster:
         if they lie in another CRS, or have another size and no georeferencing.
     """
     info = labels.info
-    same = (info.height, info.width, info.transform) == (like.height, like.width, like.transform)
-    if same and (info.crs == like.crs or info.crs is None or like.crs is None):
+    unplaced = info.transform is None or like.transform is None
+    same_size = (info.height, info.width) == (like.height, like.width)
+    same_crs = info.crs == like.crs or info.crs is None or like.crs is None
+    if same_size and (unplaced or (info.transform == like.transform and same_crs)):
         return labels
     target = replace(info, height=like.height, width=like.width, crs=like.crs, transform=like.transform)
     if info.transform is None or like.transform is None:

@@ -1,8 +1,8 @@
 """The network on every pixel of whole parts, with the tiles and the reading of `tiler`, streamed.
 
-Tiles carry the network's halo, and labels are made by the tiler's own `Finisher`, so what is measured
-here is what the finished model gives. A part is treated as an image of its own: nothing beyond its borders
-is looked at.
+Tiles carry the network's halo, or are blended where the network is not exact, and labels are made by the
+tiler's own `Finisher`, so what is measured here is what the finished model gives. A part is treated as an
+image of its own: nothing beyond its borders is looked at.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 from tiler.backends.function import FunctionBackend
+from tiler.blend import blend
 from tiler.finish import Finisher
 from tiler.geometry import Window
 from tiler.grid import Axis, TileGrid, round_up
+from tiler.planning import BLENDED_TILE
 from tiler.predict import predict
 from tiler.readers.ground import pixel_area
 from tiler.tiles import TileReader
@@ -37,11 +39,13 @@ if TYPE_CHECKING:
     from train.models.network import Network
 
 TILE: Final = 1024
-"""Side of a tile, pixels, halo included; a small part has smaller ones."""
+"""Side of a tile, pixels, halo included; smaller in small parts, larger where the halo is."""
 WHOLE: Final = 1024
 """A part with no longer side is one sample."""
 SQUARE: Final = 512
 """Side of the samples that a larger part is cut into."""
+STRIP: Final = 8192
+"""Width of what is streamed at once, pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,12 +74,12 @@ class PartRaster:
 def as_function(
     net: Callable[[Tensor], Tensor], device: torch.device
 ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    """A network in evaluation mode, on that device, as a function of arrays: (N, C, H, W) to logits."""
+    """A network in evaluation mode, on that device, as a function of arrays: (N, C, H, W) to (N, K, H, W)."""
 
     def run(batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits_NKHW = net(torch.from_numpy(batch_NCHW).to(device))
-        return np.asarray(logits_NKHW.float().cpu().numpy())
+            scores_NKHW = net(torch.from_numpy(batch_NCHW).to(device))
+        return np.asarray(scores_NKHW.float().cpu().numpy())
 
     return run
 
@@ -121,20 +125,21 @@ class Examiner:
     """What ``net`` is trained on. ``sigmoid`` says that the classes are independent; ``net`` still returns
     logits."""
     tta: bool = False
-    """Average the probabilities over flips and quarter turns; quarter turns want a network of any shape."""
+    """Average the probabilities over flips and quarter turns."""
 
     def answers(self, part: Part, within: Window | None = None) -> Iterator[Answer]:
-        """Of all of a part, or of a rectangle of it, tile by tile; the same pixels get the same labels."""
+        """Of all of a part, or of a rectangle of it, some rows at a time; the labels are the same in both."""
         labelled, spec = self.library.open(part.source), self._told()
         reader = TileReader(PartRaster(labelled.raster, part.window), spec, np.dtype(np.float32))
         inner = (within or part.window).shifted(-part.window.top, -part.window.left)
         grid, backend = part_grid(part.window, inner, spec), FunctionBackend(self._function())
-        for strip in grid.strips(part.window.width):
-            for found in predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0):
-                finish = Finisher(spec, len(found.scores_KHW))
-                labels_QHW = finish(found.scores_KHW, found.tile.valid_HW, found.tile.inset)
-                window = found.tile.share.shifted(part.window.top, part.window.left)
-                yield Answer(window, labels_QHW, labelled.read(window)[1])
+        for strip in grid.strips(STRIP):
+            predictions = predict(reader.tiles(strip, 0, 1), backend, batch=1, depth=0)
+            for rows in blend(predictions, strip, Finisher(spec, self.net.classes)):
+                if rows.bottom > rows.top:
+                    window = replace(strip.window, top=rows.top, bottom=rows.bottom)
+                    window = window.shifted(part.window.top, part.window.left)
+                    yield Answer(window, rows.planes_QHW, labelled.read(window)[1])
 
     def _function(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
         net = same_size(self.net)
@@ -224,18 +229,22 @@ def _pixel_m2(info: RasterInfo, window: Window) -> float | None:
 
 
 def part_grid(part: Window, wanted: Window, spec: ModelSpec) -> TileGrid:
-    """Tiles for what is wanted of a part, both with the part's origin; of the same scores as all of it."""
+    """Tiles of a part, for what is wanted of it, with the part's origin."""
     rows, columns = (part_axis(extent, spec) for extent in part.shape)
-    if wanted.shape == part.shape:
-        return TileGrid(rows, columns)
-    rows, columns = rows.within(wanted.top, wanted.bottom), columns.within(wanted.left, wanted.right)
     return TileGrid(rows, columns, wanted)
 
 
 def part_axis(extent: int, spec: ModelSpec) -> Axis:
-    """Tiles along one side of a part: a single one if it is small."""
+    """Tiles along one side of a part: a single one if it is small; else blended, unless they are exact."""
     stride, halo = spec.stride or 1, spec.halo or 0
+    if spec.exact:
+        tile, overlap, window = max(TILE // stride * stride, 3 * halo), 2 * halo, None
+    else:  # as `tiler` blends by itself
+        tile = round_up(BLENDED_TILE, stride)
+        overlap, window = tile // 4 // stride * stride, "hann"
     whole = round_up(extent, stride)
-    if whole <= TILE:
-        return Axis(extent, whole, 0, stride)
-    return Axis(extent, TILE, 2 * halo, stride)
+    return (
+        Axis(extent, whole, 0, stride, window)
+        if whole <= tile
+        else Axis(extent, tile, overlap, stride, window)
+    )

@@ -44,12 +44,11 @@ class SampleScore:
 
     @property
     def score(self) -> float:
-        """Mean IoU of the classes that occur, but for the first of exclusive ones, the background.
+        """Mean IoU of the classes that occur, but for the background.
 
         NaN if only background occurs: finding nothing where nothing is says little.
         """
-        first = 1 if isinstance(self.confusion, Confusion) else 0
-        return mean_present(self.confusion.iou[first:])
+        return self.confusion.object_iou
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -82,11 +82,11 @@ def curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     numbers = [e.number for e in epochs]
-    left.plot(numbers, [e.loss for e in epochs])
+    left.plot(numbers, [e.loss for e in epochs], ".-")
     left.set(xlabel="epoch", ylabel="training loss")
     evaluated = [e for e in epochs if e.evaluated]
     for k, name in enumerate(names):
-        right.plot([e.number for e in evaluated], [e.iou[k] for e in evaluated], label=name)
+        right.plot([e.number for e in evaluated], [e.iou[k] for e in evaluated], ".-", label=name)
     right.set(xlabel="epoch", ylabel="validation IoU", ylim=(0, 1))
     right.legend()
     image = io.BytesIO()
@@ -104,6 +104,8 @@ def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
         "classes": per_class,
         "mean_iou": _number(confusion.mean_iou),
         "mean_dice": _number(confusion.mean_dice),
+        "object_iou": _number(confusion.object_iou),
+        "object_dice": _number(confusion.object_dice),
         "accuracy": _number(confusion.accuracy),
         "pixels": confusion.pixels,
     }

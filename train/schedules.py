@@ -51,11 +51,17 @@ class ScheduleOptions:
     power: float = 0.9
     """Of ``poly``."""
     stairs: int = 10
+    """Number of stretches."""
     gamma: float = 0.5
+    """Factor of ``step``, ``multistep`` and ``plateau``."""
     step_epochs: float = 20.0
+    """Between two steps."""
     milestones: tuple[float, ...] = ()
+    """Epochs at which ``multistep`` goes down."""
     tail_epochs: float = 0.0
+    """Length of the fall of ``linear-tail``."""
     patience: int = 5
+    """Evaluations without a better score that ``plateau`` bears."""
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -141,7 +147,7 @@ class Curve:
         if epoch < options.warmup_epochs:
             risen: float = (epoch / options.warmup_epochs) ** options.warmup_power
             return options.warmup_start + (1 - options.warmup_start) * risen
-        return SCHEDULES[options.schedule](epoch, self.epochs, options)
+        return SHAPES[options.schedule](epoch, self.epochs, options)
 
     def observe(self, score: float) -> None:
         """Nothing depends on it."""
@@ -249,8 +255,7 @@ def _linear_tail(epoch: float, epochs: int, options: ScheduleOptions) -> float:
     return max(0.0, min(1.0, (epochs - epoch) / options.tail_epochs))
 
 
-SCHEDULES: Final[Mapping[str, Callable[[float, int, ScheduleOptions], float]]] = {
-    "one-cycle": _constant,  # not asked: it goes by steps
+SHAPES: Final[Mapping[str, Callable[[float, int, ScheduleOptions], float]]] = {
     "constant": _constant,
     "poly": _poly,
     "cosine": _cosine,
@@ -258,8 +263,10 @@ SCHEDULES: Final[Mapping[str, Callable[[float, int, ScheduleOptions], float]]] =
     "step": _step,
     "multistep": _multistep,
     "linear-tail": _linear_tail,
-    "plateau": _constant,
+    "plateau": _constant,  # until it is lowered
 }
+"""Factor at an epoch of a run of so many epochs, after the warm-up."""
+SCHEDULES: Final = ("one-cycle", *SHAPES)
 
 
 def _flag(name: str) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tiler.errors import UsageError
+from tiler.errors import MissingError
+from train.data.options import AugmentOptions
 from train.data.warp import Planes, Warp
 
 if TYPE_CHECKING:
@@ -22,74 +23,6 @@ OFTEN: Final = 0.8
 """Share of the samples whose contrast, and whose brightness, is changed."""
 GRID: Final = 3
 """Nodes along a side of the coarse grid that is displaced, after Ronneberger, Fischer and Brox (2015)."""
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentOptions:
-    """How strongly samples are changed."""
-
-    flip_horizontal: float = 0.5
-    """Probability of exchanging left and right."""
-    flip_vertical: float = 0.0
-    """Probability of exchanging top and bottom."""
-    quarter_turns: float = 1.0
-    """Probability of turning by 0, 90, 180 or 270 degrees, each as likely."""
-    zoom: tuple[float, float] = (1.0, 1.0)
-    """Range of the magnification; 0.5 shows twice as much."""
-    aspect: float = 0.0
-    """Height against width changes by the quotient of two numbers in 1 +- this."""
-    rotate: float = 0.0
-    """Largest angle, degrees."""
-    shift: float = 0.0
-    """Largest shift along a side, share of the sample's side; crops lie anywhere as it is."""
-    elastic: float = 0.0
-    """Standard deviation, pixels, by which a grid of 3 x 3 nodes is displaced."""
-    hue: float = 0.0
-    """Largest change of hue, turns of the colour wheel; of three bands of uint8."""
-    saturation: float = 0.0
-    """Saturation is multiplied by a number in 1 +- this."""
-    value: float = 0.0
-    """And the value, HSV's brightness, too."""
-    contrast: float = 0.25
-    """Pixels are multiplied by a number between 1 / (1 + this) and 1 + this, all bands alike."""
-    brightness: float = 0.25
-    """Largest number added, all bands alike, standard deviations."""
-    band_contrast: float = 0.0
-    """As ``contrast``, of each band by itself."""
-    band_brightness: float = 0.15
-    """Standard deviation of a number added to each band: a cast of colour."""
-    noise: float = 0.0
-    """Standard deviation of noise added to each pixel."""
-    shuffle_bands: float = 0.0
-    """Probability of any order of the bands."""
-
-    def __post_init__(self) -> None:
-        for name in ("flip_horizontal", "flip_vertical", "quarter_turns", "shuffle_bands"):
-            self._check(name, 1, "a probability, 0 to 1")
-        for name in ("aspect", "saturation", "value"):
-            self._check(name, 0.99, "at least 0 and below 1")
-        for name in ("shift", "hue"):
-            self._check(name, 0.5, "0 to 0.5")
-        for name in ("elastic", "contrast", "brightness", "band_contrast", "band_brightness", "noise"):
-            self._check(name, 1e6, "a number, at least 0")
-        self._check("rotate", 180, "degrees, 0 to 180")
-        if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
-            raise UsageError(f"--zoom is a range within 0.1 to 10, got {self.zoom}; e.g. 0.5,1.2")
-
-    def _check(self, name: str, most: float, rule: str) -> None:
-        if not 0 <= getattr(self, name) <= most:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} is {rule}, got {getattr(self, name)}; 0 is off")
-
-    @property
-    def warps(self) -> bool:
-        """Whether pixels are interpolated."""
-        return self.zoom != (1, 1) or any((self.aspect, self.rotate, self.shift, self.elastic))
-
-    @property
-    def colours(self) -> bool:
-        """Whether hue, saturation or value change."""
-        return any((self.hue, self.saturation, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +84,10 @@ class Augment:
         """Raw red, green and blue of another hue, saturation and value."""
         if not self.options.colours:
             return raw_CHW
-        from train.data.colour import changed
+        try:
+            from train.data.colour import changed
+        except ModuleNotFoundError as error:
+            raise MissingError(f"colours need {error.name}; pip install 'gigatiler[train]'") from None
 
         told = self.options
         hue = rng.uniform(-told.hue, told.hue)

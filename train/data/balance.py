@@ -79,30 +79,50 @@ class ClassMap:
         """Labelled pixels of each class."""
         return sum((counts_MK.sum(axis=0) for counts_MK in self.counts), np.zeros(self.classes, np.int64))
 
-    def draw(
+    def draw_class(
         self, parts: Sequence[Part], library: Library, rng: np.random.Generator
     ) -> tuple[Part, tuple[int, int]]:
         """A pixel of a class drawn evenly from those that occur, and the part where it is."""
-        until_KM, until_P = self._sums()
-        value = int(rng.choice(np.flatnonzero(until_KM[:, -1])))
-        cell = int(np.searchsorted(until_KM[value], rng.integers(until_KM[value, -1]), side="right"))
-        number = int(np.searchsorted(until_P, cell, side="right"))
-        cell -= int(until_P[number]) - len(self.counts[number])
-        part = parts[number]
-        window = self._window(part.window, cell)
-        _, target_HW = library.open(part.source).read(window)
+        until_SM, _ = self._sums()
+        value = int(rng.choice(np.flatnonzero(until_SM[: self.classes, -1])))
+        part, window, target_HW = self._cell(value, parts, library, rng)
         of_class_HW = target_HW == value if target_HW.ndim == 2 else target_HW[value] == 1
-        row, column = rng.choice(np.argwhere(of_class_HW)).tolist()
-        return part, (window.top + row, window.left + column)
+        return part, _pixel(of_class_HW, window, rng)
+
+    def draw_known(
+        self, parts: Sequence[Part], library: Library, rng: np.random.Generator
+    ) -> tuple[Part, tuple[int, int]]:
+        """A pixel of any class, and the part where it is."""
+        part, window, target_HW = self._cell(self.classes, parts, library, rng)
+        of_any_HW = target_HW != IGNORE if target_HW.ndim == 2 else (target_HW == 1).any(axis=0)
+        return part, _pixel(of_any_HW, window, rng)
+
+    def _cell(
+        self, row: int, parts: Sequence[Part], library: Library, rng: np.random.Generator
+    ) -> tuple[Part, Window, NDArray[np.int64]]:
+        """A cell drawn by its count of a class, the number K standing for any: part, window and target."""
+        until_SM, until_P = self._sums()
+        cell = int(np.searchsorted(until_SM[row], rng.integers(until_SM[row, -1]), side="right"))
+        number = int(np.searchsorted(until_P, cell, side="right"))
+        part = parts[number]
+        window = self._window(part.window, cell - int(until_P[number]) + len(self.counts[number]))
+        return part, window, library.open(part.source).read(window)[1]
 
     def _sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Up to and including each: pixels of each class by cell, and cells by part."""
+        """Up to and including each: pixels by cell, of each class and then of all; and cells by part."""
         if self._summed is None:
-            until_KM = np.cumsum(np.concatenate(self.counts), axis=0).T.copy()
-            self._summed = until_KM, np.cumsum([len(counts_MK) for counts_MK in self.counts])
+            counts_MK = np.concatenate(self.counts)
+            counts_MS = np.append(counts_MK, counts_MK.sum(axis=1, keepdims=True), axis=1)
+            cells_P = [len(counts) for counts in self.counts]
+            self._summed = np.cumsum(counts_MS, axis=0).T.copy(), np.cumsum(cells_P)
         return self._summed
 
     def _window(self, part: Window, cell: int) -> Window:
         row, column = divmod(cell, -(-part.width // self.side))
         top, left = part.top + row * self.side, part.left + column * self.side
         return Window(top, left, top + self.side, left + self.side).intersection(part)
+
+
+def _pixel(wanted_HW: NDArray[np.bool_], window: Window, rng: np.random.Generator) -> tuple[int, int]:
+    row, column = rng.choice(np.argwhere(wanted_HW)).tolist()
+    return window.top + row, window.left + column

@@ -64,7 +64,7 @@ class ClassFiles:
         """Classes of which a pixel may have several, or none."""
         if not legend.independent:
             raise InputError(
-                f"classes of a file each may overlap, got {self.pattern} for classes that exclude each other; "
+                f"classes of a file each may overlap, got {self.pattern} and classes that do not; "
                 "use --independent"
             )
         paths = self.paths(legend)

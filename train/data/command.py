@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiler.cli.options import config_option
+from tiler.errors import UsageError
 from train.data.flags import CLASSES, data_flags
 from train.data.options import DataOptions
 
@@ -51,8 +52,9 @@ def labels(
     """
     classes = told.pop("classes") or NUMBERS
     options = DataOptions(classes=classes, data=dataset, **told)
+    if write_manifest is not None and options.pair:
+        raise UsageError("a manifest is of whole images, a --pair is cut by columns; leave it out")
 
-    from tiler.errors import InputError
     from train.data.labelled import Library
     from train.data.manifest import write_manifest as write
     from train.data.split import divided, find_data, split_data
@@ -65,8 +67,6 @@ def labels(
     found = count(split, library)
     _show_classes(split, found, options)
     if write_manifest is not None:
-        if options.pair:
-            raise InputError("a manifest is of whole images, a --pair is cut by columns; leave it out")
         write(write_manifest, items)
         click.echo(f"wrote {write_manifest}")
     if picture is not None:
@@ -79,10 +79,14 @@ def labels(
 def _show_values(items: list[Item], options: DataOptions) -> None:
     """What masks hold as stored, and what looks mistaken."""
     from train.data.item import Item
-    from train.data.mistakes import look, warnings
+    from train.data.mistakes import count_names, look, warnings
 
     pairs = [Item(Path(image), mask) for image, mask in options.pair]
-    for found in look(item.labels(options.field) for item in [*pairs, *items]):
+    sources = [item.source(options.view(), options.field) for item in [*pairs, *items]]
+    if names := count_names(sources):
+        told = (f"{name} {count}" for name, count in names.most_common())
+        click.echo(f"polygons: {', '.join(told)}")
+    for found in look(source.labels for source in sources):
         click.echo(found.line())
         for line in warnings(found, options.legend()):
             click.echo(f"warning: {line}")

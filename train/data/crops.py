@@ -7,7 +7,7 @@ resumed run can change what is trained on.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tiler.errors import UsageError
 from tiler.pixels import fill_invalid, fill_values, normalise
 from train.data.augment import Augment
 from train.data.square import square_at
+from train.data.target import IGNORE
 from train.data.warp import Planes
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from tiler.spec import ModelSpec
     from train.data.balance import ClassMap
     from train.data.labelled import Library, Part
-    from train.data.weightmap import Weighting
 
+TRIES: Final = 20
+"""Further draws of a sample that shows no pixel whose class is known: there is nothing to learn from it."""
 Key = tuple[int, int]
 """Epoch and number of a sample."""
 
@@ -57,14 +59,18 @@ class Crops(Dataset[Sample]):
     """Pixels."""
     seed: int
     augment: Augment = field(default_factory=Augment.none)
-    weighting: Weighting | None = None
-    """None: all pixels count alike."""
+    class_weights: tuple[float, ...] = ()
+    """How much a pixel of each class counts; empty: 1. What the library says of gaps is added."""
     balance: float = 0.0
     """Share of the samples that are centred on a pixel of a class drawn evenly."""
     classes: ClassMap | None = None
-    """Where the classes are; needed for ``balance``."""
+    """Where the classes are: needed for ``balance``, and where few pixels are labelled."""
     _until_P: NDArray[np.int64] = field(init=False)
     """Pixels of the parts up to and including each."""
+    _fill_C: NDArray[Any] = field(init=False)
+    """What pixels without data are filled with, in the rasters' dtype."""
+    _weight_Q: NDArray[np.float32] = field(init=False)
+    """By value of the target."""
 
     def __post_init__(self) -> None:
         if self.balance and self.classes is None:
@@ -75,45 +81,63 @@ class Crops(Dataset[Sample]):
                 f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of "
                 f"{info.dtype}; leave them out"
             )
+        if self.class_weights and self.library.legend.independent:
+            raise UsageError("weights of classes are for classes that exclude each other, not --independent")
         areas = [part.window.area for part in self.parts]
         object.__setattr__(self, "_until_P", np.cumsum(areas))
+        object.__setattr__(self, "_fill_C", fill_values(self.spec, info.dtype))
+        unknown = np.ones(IGNORE + 1 - len(self.class_weights), np.float32)
+        object.__setattr__(self, "_weight_Q", np.append(np.array(self.class_weights, np.float32), unknown))
 
     def __getitem__(self, key: Key) -> Sample:
         """The sample of an epoch and number."""
         rng = np.random.default_rng([self.seed, *key])
-        part, middle = self._place(rng)
-        warp = self.augment.warp(self.side, rng)
-        if warp is None:
-            planes = self._planes(part, square_at(part.window, self.side, middle), rng)
-            planes = planes.padded(self.side)
-        else:
-            warp = warp.moved_inside(part.window, middle)
-            planes = warp.apply(self._planes(part, warp.window(part.window), rng))
+        planes = self._drawn(*self._place(rng), rng)
+        for _ in range(TRIES):
+            if (planes.target_HW != IGNORE).any():
+                break
+            planes = self._drawn(*self._known_place(rng), rng)
         pixels_CHW, target_HW, weight_HW = self.augment.symmetry(planes, rng)
         pixels_CHW = self.augment.light(pixels_CHW, rng)
         arrays = (pixels_CHW, target_HW, weight_HW)
         return Sample(*(torch.from_numpy(array.copy()) for array in arrays))
 
+    def _drawn(self, part: Part, middle: tuple[int, int], rng: np.random.Generator) -> Planes:
+        """What is around a pixel, zoomed, turned and bent as it is drawn."""
+        warp = self.augment.warp(self.side, rng)
+        if warp is None:
+            window = square_at(part.window, self.side, middle)
+            return self._planes(part, window, rng).padded(self.side)
+        warp = warp.moved_inside(part.window, middle)
+        return warp.apply(self._planes(part, warp.window(part.window), rng))
+
     def _place(self, rng: np.random.Generator) -> tuple[Part, tuple[int, int]]:
         """A part, and the pixel that the sample is about: any, each as likely, or one of a class."""
         if self.classes is not None and self.balance and rng.random() < self.balance:
-            return self.classes.draw(self.parts, self.library, rng)
+            return self.classes.draw_class(self.parts, self.library, rng)
         number = np.searchsorted(self._until_P, rng.integers(self._until_P[-1]), side="right")
         part = self.parts[int(number)]
         inside = part.window
         row, column = rng.integers((inside.top, inside.left), (inside.bottom, inside.right)).tolist()
         return part, (row, column)
 
+    def _known_place(self, rng: np.random.Generator) -> tuple[Part, tuple[int, int]]:
+        """A part, and a pixel of it whose class is known, as far as it is known where these are."""
+        if self.classes is None:
+            return self._place(rng)
+        return self.classes.draw_known(self.parts, self.library, rng)
+
     def _planes(self, part: Part, window: Window, rng: np.random.Generator) -> Planes:
         """What lies in a window: normalised pixels, target, weight."""
         labelled = self.library.open(part.source)
         pixels, target_HW = labelled.read(window)
-        raw_CHW = fill_invalid(pixels, fill_values(self.spec, pixels.raw_CHW.dtype))
-        pixels_CHW = normalise(self.augment.colour(raw_CHW, rng), self.spec)
+        raw_CHW = self.augment.colour(fill_invalid(pixels, self._fill_C), rng)
         weight_HW = np.ones((1, 1), np.float32)
-        if self.weighting is not None:
-            weight_HW = self.weighting.read(labelled, window, target_HW)
-        return Planes(window, pixels_CHW, target_HW, weight_HW)
+        if self.class_weights:
+            weight_HW = self._weight_Q[target_HW]
+        if labelled.gaps is not None:
+            weight_HW = weight_HW + labelled.gaps.read(window).raw_CHW[0]
+        return Planes(window, normalise(raw_CHW, self.spec), target_HW, weight_HW)
 
 
 @dataclass(slots=True, eq=False)
@@ -166,4 +190,11 @@ def crop_loader(crops: Crops, keys: Keys, workers: int = 0) -> DataLoader[Any]:
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # the default one is that of dropout, and workers would draw from it
         multiprocessing_context="spawn" if workers else None,
+        collate_fn=stacked,
     )
+
+
+def stacked(samples: list[Sample]) -> Sample:
+    """Samples as a batch. By NumPy: torch.stack waits for threads, 10 ms a batch where cores are busy."""
+    planes = zip(*samples, strict=True)
+    return Sample(*(torch.from_numpy(np.stack([t.numpy() for t in plane])) for plane in planes))

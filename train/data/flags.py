@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tiler.cli.options import BANDS, NAMES
-from train.data.options import LAYOUTS, DataOptions
+from tiler.cli.options import BANDS, NAMES, NUMBERS
+from train.data.options import LAYOUTS, AugmentOptions, DataOptions, SampleOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEFAULT = {f.name: f.default for f in fields(DataOptions) if f.default is not MISSING}
+DEFAULT = {
+    f.name: f.default
+    for options in (DataOptions, SampleOptions, AugmentOptions)
+    for f in fields(options)
+    if f.default is not MISSING
+}
 CLASSES = click.option(
     "--classes", metavar="NAME,NAME", type=NAMES, help="Names of the classes 0, 1, ...; 255 is not known."
 )
@@ -33,7 +38,11 @@ DATA = (
     _option("masks", "Folder of their labels: NAME.* or NAME_mask.*.", metavar="DIR"),
     _option("manifest", "Table of the columns image, mask, part.", metavar="FILE.csv"),
     _option("layout", "Of the data sets  [default: told by what they hold]", type=click.Choice(LAYOUTS)),
-    _option("coding", "Values, colours or names to classes; see below  [default: index]", metavar="TEXT"),
+    _option(
+        "coding",
+        "What values, colours or names mean, see `tiler labels -h`  [default: index]",
+        metavar="TEXT",
+    ),
     _option("independent", "Classes may overlap: a yes or no for each.", is_flag=True),
     _option("field", "Attribute of polygons that tells the class.", metavar="NAME"),
     _option("outside", "Class of what is in no polygon, or ignore  [default: the first]", metavar="CLASS"),
@@ -48,6 +57,34 @@ DATA = (
     _option("seed", "Of everything random.", type=int),
 )
 """All but the data sets and the classes, which commands ask for in ways of their own."""
+
+
+SAMPLES = (
+    _option("balance", "Share of samples around a pixel of a class drawn evenly.", type=float),
+    _option("border-weight", "Added to pixels in gaps between objects; 10 is usual.", type=float),
+    _option("border-sigma", "Width of such gaps, pixels.", type=float),
+    _option("weigh-classes", "Classes count alike, however frequent.", is_flag=True),
+)
+AUGMENT = (
+    _option("flip-horizontal", "Probability.", type=float),
+    _option("flip-vertical", "Probability.", type=float),
+    _option("quarter-turns", "Probability of a turn by any of four angles.", type=float),
+    _option("zoom", "Range of the magnification, e.g. 0.5,1.2  [default: 1,1]", type=NUMBERS),
+    _option("aspect", "Change of height against width, below 1.", type=float),
+    _option("rotate", "Largest angle, degrees.", type=float),
+    _option("shift", "Largest shift, share of the side.", type=float),
+    _option("elastic", "Deviation of a bent grid's nodes, pixels.", type=float),
+    _option("hue", "Largest change, turns of the colour wheel.", type=float),
+    _option("saturation", "Largest change, share.", type=float),
+    _option("value", "Largest change, share.", type=float),
+    _option("contrast", "Largest change, share.", type=float),
+    _option("brightness", "Largest change, deviations.", type=float),
+    _option("band-contrast", "Contrast of each band by itself.", type=float),
+    _option("band-brightness", "Deviation of a cast of colour.", type=float),
+    _option("noise", "Deviation of each pixel's noise.", type=float),
+    _option("shuffle-bands", "Probability of any order of the bands.", type=float),
+)
+"""Each is off at 0."""
 
 
 def data_flags(command: Callable[..., Any]) -> Callable[..., Any]:

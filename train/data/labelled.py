@@ -14,6 +14,7 @@ import numpy as np
 from train.data.cache import BlockCache, CachedRaster
 from train.data.image import View, open_image, open_mask_file
 from train.data.target import IGNORE
+from train.data.weightmap import GapRaster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tiler.geometry import Window
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
+    from train.data.gaps import Gaps
     from train.data.labels import LabelSource
     from train.data.legend import Legend
 
@@ -58,10 +60,10 @@ class Labelled:
     raster: Raster
     labels: Raster
     """As `OpenLabels.target`, on the raster's grid."""
-    objects: Raster | None = None
-    """As `OpenLabels.objects`."""
     region: Raster | None = None
     """One band on the raster's grid: 0 outside the region of interest."""
+    gaps: Raster | None = None
+    """As `GapRaster`."""
 
     def read(self, window: Window) -> tuple[Pixels, NDArray[np.int64]]:
         """Raw pixels, and target (H, W), or (K, H, W) of independent classes; `IGNORE` where not valid.
@@ -90,11 +92,16 @@ class Library:
     """Opens sources. Sent to another process, it begins empty there."""
 
     legend: Legend
+    gaps: Gaps | None = None
+    """How much more pixels between objects count; None: no more."""
     cache: BlockCache = field(default_factory=lambda: BlockCache(CACHE_BYTES), init=False)
-    opened: OrderedDict[Source, Labelled] = field(default_factory=OrderedDict, init=False)
+    known: dict[Source, Labelled] = field(default_factory=dict, init=False)
+    """All sources that were asked for."""
+    opened: OrderedDict[Source, dict[str, Raster]] = field(default_factory=OrderedDict, init=False)
+    """The planes of those used last, with their files."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Library, (self.legend,)
+        return Library, (self.legend, self.gaps)
 
     @property
     def classes(self) -> int:
@@ -102,33 +109,65 @@ class Library:
         return len(self.legend.classes)
 
     def open(self, source: Source) -> Labelled:
-        """The source, opened now or a while ago."""
+        """The source; its files are opened now, a while ago, or when pixels are read that are not kept."""
+        if source not in self.known:
+            self.known[source] = self._labelled(source)
+        return self.known[source]
+
+    def info(self, source: Source) -> RasterInfo:
+        """What is known of the source's raster."""
+        return self.open(source).raster.info
+
+    def planes(self, source: Source) -> dict[str, Raster]:
+        """Image, labels, and where there are any objects and region, with their files open."""
         if source not in self.opened:
-            self.opened[source] = self._open(source)
+            self.opened[source] = opened_planes(source, self.legend)
         self.opened.move_to_end(source)
         if len(self.opened) > OPEN_AT_ONCE:
             self.opened.popitem(last=False)
         return self.opened[source]
 
-    def _open(self, source: Source) -> Labelled:
-        image = open_image(source.image, source.view)
-        labels = source.labels.open(image.info, self.legend)
-        region = None if source.region is None else open_mask_file(source.region, image.info)
-        resize = source.view.resize
-        place = None if resize is None else resize.place(image.info.height, image.info.width)
+    def _labelled(self, source: Source) -> Labelled:
+        planes = {
+            name: CachedRaster(Plane(self, source, name, plane.info), self.cache, (source, name))
+            for name, plane in self.planes(source).items()
+        }
+        gaps = None
+        if self.gaps is not None:
+            weights = GapRaster.of(planes["labels"], planes.get("objects"), self.gaps)
+            gaps = CachedRaster(weights, self.cache, (source, "gaps"))
+        return Labelled(planes["image"], planes["labels"], planes.get("region"), gaps)
 
-        def ready(name: str, plane: Raster) -> Raster:
-            if place is not None:
-                plane = place.pixels(plane) if name == "image" else place.labels(plane)
-            return CachedRaster(plane, self.cache, (source, name))
 
-        return Labelled(
-            ready("image", image),
-            ready("labels", labels.target),
-            None if labels.objects is None else ready("objects", labels.objects),
-            None if region is None else ready("region", region),
-        )
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """A raster of a source whose file need not be open."""
 
-    def info(self, source: Source) -> RasterInfo:
-        """What is known of the source's raster."""
-        return self.open(source).raster.info
+    library: Library
+    source: Source
+    name: str
+    info: RasterInfo
+
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
+
+    def read(self, window: Window) -> Pixels:
+        """The pixels, from the file."""
+        return self.library.planes(self.source)[self.name].read(window)
+
+
+def opened_planes(source: Source, legend: Legend) -> dict[str, Raster]:
+    """Everything of a source on one grid, by name."""
+    image = open_image(source.image, source.view)
+    labels = source.labels.open(image.info, legend)
+    planes = {"labels": labels.target}
+    if labels.objects is not None:
+        planes["objects"] = labels.objects
+    if source.region is not None:
+        planes["region"] = open_mask_file(source.region, image.info)
+    if source.view.resize is None:
+        return {"image": image, **planes}
+    place = source.view.resize.place(image.info.height, image.info.width)
+    return {"image": place.pixels(image), **{name: place.labels(p) for name, p in planes.items()}}

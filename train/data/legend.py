@@ -22,6 +22,8 @@ NOT_KNOWN: Final = "ignore"
 """In place of a class: neither learnt from nor counted."""
 COLOUR: Final = re.compile("#[0-9a-fA-F]{6}")
 LIMIT: Final = re.compile(r"(>|<=)\s*(\d+(?:\.\d+)?)")
+SHOWN: Final = 12
+"""Names in a message."""
 FORMS: Final = "index, instances, >127, <=127, or pairs like 0=background,255=road or #ff0000=road"
 
 
@@ -180,7 +182,7 @@ class Legend:
             return IGNORE
         if name not in self.classes:
             raise UsageError(
-                f"a class is one of {', '.join(self.classes)}, or {NOT_KNOWN}, got {name!r}; see --classes"
+                f"a class is one of {_few(self.classes)}, or {NOT_KNOWN}, got {name!r}; see --classes"
             )
         return self.classes.index(name)
 
@@ -199,11 +201,15 @@ class Legend:
             return self.classes.index(text)
         if self.coding == "index" and text.isdecimal() and int(text) < len(self.classes):
             return int(text)
-        known = ", ".join((*told, *self.classes))
+        known = _few((*told, *self.classes))
         raise InputError(
             f"labels are called {known}, got {text!r} in {source}; add it to --classes, "
             f"or --coding '{text}=CLASS' (or ={NOT_KNOWN})"
         )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _index(classes: int) -> Table:

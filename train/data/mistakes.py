@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tiler.geometry import Window
-from train.data.image import raw_mask
+from train.data.image import open_image, raw_mask
 from train.data.legend import Instances, Names, Threshold, packed
 from train.data.maskfile import MaskFile
+from train.data.polygons import LabelmeFile, VectorFile
 from train.data.survey import squares
 from train.data.target import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from tiler.ports import Raster
+    from train.data.labelled import Source
     from train.data.labels import LabelSource
     from train.data.legend import Legend
 
@@ -92,7 +94,17 @@ class MaskValues:
         return f"{len(self.pixels)}{' or more' if self.more else ''}"
 
 
-def look(sources: Iterator[LabelSource]) -> list[MaskValues]:
+def count_names(sources: Iterable[Source]) -> Counter[str]:
+    """Polygons by what they are called; those that are called nothing are left out."""
+    names: Counter[str] = Counter()
+    for source in sources:
+        if isinstance(source.labels, VectorFile | LabelmeFile):
+            named = source.labels.named(open_image(source.image, source.view).info)
+            names.update(name for _, name in named if name is not None)
+    return names
+
+
+def look(sources: Iterable[LabelSource]) -> list[MaskValues]:
     """What the masks hold, by their number of bands; labels of other kinds have no values."""
     found: dict[int, MaskValues] = {}
     for source in sources:
@@ -109,7 +121,8 @@ def warnings(found: MaskValues, legend: Legend) -> list[str]:
     lines = []
     if found.lossy:
         lines.append(
-            f"{len(found.lossy)} masks are JPEG, which changes values: {found.lossy[0]}; save masks as PNG"
+            f"JPEG changes values, {len(found.lossy)} of {found.masks} masks are: {found.lossy[0]}; "
+            "save masks as PNG"
         )
     if len(values) > MANY and not isinstance(coding, Threshold | Instances):
         what = "colours" if found.bands == 3 else "values"
@@ -123,10 +136,10 @@ def warnings(found: MaskValues, legend: Legend) -> list[str]:
         lines.append("masks hold 0 alone: there is one class; are these the masks, and are they drawn?")
     elif found.black:
         lines.append(f"{len(found.black)} of {found.masks} masks hold 0 alone, such as {found.black[0]}")
-    if found.bands != coding.bands and not isinstance(coding, Names):
+    if len(values) <= MANY and found.bands != coding.bands and not isinstance(coding, Names):
         lines.append(
             f"masks have {found.bands} bands, --coding {legend.coding} is of {coding.bands}; "
-            f"colours are read by --coding '{_example(found, legend)}'"
+            f"try --coding '{_example(found, legend)}'"
         )
     return lines
 

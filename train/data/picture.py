@@ -39,7 +39,7 @@ def draw_samples(path: Path, split: Split, found: Survey, library: Library, seed
     classes = default_classes(library.legend.classes)
     columns = []
     for _ in range(SAMPLES):
-        part, middle = found.classes.draw(split.train, library, rng)
+        part, middle = found.classes.draw_class(split.train, library, rng)
         photo_CHW, drawn_CHW = _pair(part, square_at(part.window, SIDE, middle), library, classes)
         columns += [np.concatenate([_framed(photo_CHW), _framed(drawn_CHW)], axis=1)]
     write_whole(path, png(np.concatenate(columns, axis=2)))

@@ -49,14 +49,14 @@ class VectorFile:
 
     def open(self, like: RasterInfo, legend: Legend) -> OpenLabels:
         """Burnt onto the image's grid."""
-        if like.crs is not None and like.transform is not None:
-            transform, named = like.transform, self._georeferenced(like)
-        else:
-            transform, named = like.to_level0 or Affine.identity(), read_qupath(self.path, self.field)
-        named.sort(key=lambda item: -_area(item[0]))
-        return burnt(named, legend, like, transform, str(self.path))
+        placed = like.transform if like.crs is not None else like.to_level0
+        named = sorted(self.named(like), key=lambda item: -_area(item[0]))
+        return burnt(named, legend, like, placed or Affine.identity(), str(self.path))
 
-    def _georeferenced(self, like: RasterInfo) -> Named:
+    def named(self, like: RasterInfo) -> Named:
+        """The polygons in the image's CRS, or in pixels of its full resolution."""
+        if like.crs is None or like.transform is None:
+            return read_qupath(self.path, self.field)
         features = read_features(self.path, like.crs, self.field)
         return [(shape, None if value is None else as_name(value)) for shape, value in features]
 
@@ -69,6 +69,10 @@ class LabelmeFile:
 
     def open(self, like: RasterInfo, legend: Legend) -> OpenLabels:
         """Burnt onto the image's grid."""
+        return burnt(self.named(like), legend, like, Affine.identity(), str(self.path))
+
+    def named(self, like: RasterInfo) -> Named:
+        """The shapes as polygons, in their order."""
         content = read_json(self.path)
         try:
             size = content["imageHeight"], content["imageWidth"]
@@ -82,7 +86,7 @@ class LabelmeFile:
                 f"labels have the size of their image ({like.width} x {like.height} px), "
                 f"got {size[1]} x {size[0]} in {self.path}"
             )
-        return burnt(named, legend, like, Affine.identity(), str(self.path))
+        return named
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - as it was written

@@ -8,106 +8,82 @@ pixels, as anywhere across it, d1 + d2 = g.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiler.errors import InputError, UsageError
+from tiler.errors import InputError, MissingError, UsageError
 from tiler.geometry import Window
+from tiler.pixels import Pixels
 from train.data.target import IGNORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from train.data.labelled import Labelled
-
-REACH: Final = 5.0
-"""Gaps wider than so many sigmas add less than 4e-6 of w0, and nothing is added for them."""
+    from tiler.ports import Raster, RasterInfo
+    from train.data.gaps import Gaps
 
 
-@dataclass(frozen=True, slots=True)
-class Weighting:
-    """What a pixel's weight is made of."""
+@dataclass(frozen=True, slots=True, eq=False)
+class GapRaster:
+    """The second term of the weight as a raster, a value per pixel wherever it is read from."""
 
-    border: float = 0.0
-    """w0: added in a gap of no width."""
-    sigma: float = 5.0
-    """Pixels."""
-    classes: tuple[float, ...] = ()
-    """w_c per class; empty: 1."""
+    labels: Raster
+    """As `OpenLabels.target`, of classes that exclude each other."""
+    objects: Raster | None
+    """As `OpenLabels.objects`; without, objects are the connected pixels of any class but the first."""
+    gaps: Gaps
+    info: RasterInfo
+    """Of one band of float32."""
 
-    def __post_init__(self) -> None:
-        if not self.border >= 0:
-            raise UsageError(f"--border-weight is at least 0, got {self.border}; 0 is off")
-        if not 0 < self.sigma <= 100:
-            raise UsageError(f"--border-sigma is pixels, above 0 and at most 100, got {self.sigma}")
+    @classmethod
+    def of(cls, labels: Raster, objects: Raster | None, gaps: Gaps) -> GapRaster:
+        """Of opened labels."""
+        if labels.info.bands > 1:
+            raise UsageError("--border-weight is for classes that exclude each other, not --independent")
+        return cls(labels, objects, gaps, replace(labels.info, bands=1, dtype=np.dtype(np.float32)))
 
-    def read(self, labelled: Labelled, window: Window, target_HW: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Weights (H, W) of a window; objects just outside of it are seen, too."""
-        if target_HW.ndim == 3:
-            raise UsageError("weights of pixels are for classes that exclude each other; leave them out")
-        weight_HW = np.ones(window.shape, np.float32)
-        if self.classes:
-            table = np.ones(IGNORE + 1, np.float32)
-            table[: len(self.classes)] = self.classes
-            weight_HW = table[target_HW]
-        if self.border:
-            weight_HW += self._gaps(labelled, window)
-        return weight_HW
+    def empty(self, window: Window) -> bool:
+        """Not known."""
+        del window
+        return False
 
-    def _gaps(self, labelled: Labelled, window: Window) -> NDArray[np.float32]:
-        info, margin = labelled.raster.info, int(np.ceil(REACH * self.sigma))
+    def read(self, window: Window) -> Pixels:
+        """Weights; objects just outside of the window are seen, too."""
+        reach = self.gaps.reach
         around = Window(
-            max(window.top - margin, 0),
-            max(window.left - margin, 0),
-            min(window.bottom + margin, info.height),
-            min(window.right + margin, info.width),
+            max(window.top - reach, 0),
+            max(window.left - reach, 0),
+            min(window.bottom + reach, self.info.height),
+            min(window.right + reach, self.info.width),
         )
+        weight_HW = gap_weights(self._objects(around), self.gaps)
         place = window.shifted(-around.top, -around.left)
-        return gap_weights(objects(labelled, around), self.border, self.sigma)[place.slices]
+        return Pixels(weight_HW[None, *place.slices], np.ones(window.shape, np.bool_))
+
+    def _objects(self, window: Window) -> NDArray[np.int64]:
+        if self.objects is not None:
+            pixels = self.objects.read(window)
+            return np.where(pixels.valid_HW, pixels.raw_CHW[0], 0).astype(np.int64)
+        labels_HW = self.labels.read(window).raw_CHW[0]
+        return np.asarray(_ndimage().label((labels_HW != 0) & (labels_HW != IGNORE))[0], np.int64)
 
 
-def objects(labelled: Labelled, window: Window) -> NDArray[np.int64]:
-    """The number of the object of each pixel, 0 where there is none.
-
-    Where labels do not tell objects apart, they are the connected pixels of any class but the first.
-    """
-    from scipy import ndimage
-
-    if labelled.objects is not None:
-        pixels = labelled.objects.read(window)
-        return np.where(pixels.valid_HW, pixels.raw_CHW[0], 0).astype(np.int64)
-    labels_HW = labelled.labels.read(window).raw_CHW[0]
-    return np.asarray(ndimage.label((labels_HW != 0) & (labels_HW != IGNORE))[0], np.int64)
-
-
-def gap_weights(objects_HW: NDArray[np.int64], border: float, sigma: float) -> NDArray[np.float32]:
-    """The second term of the weight.
-
-    Parameters
-    ----------
-    objects_HW
-        0, or the number of the object there.
-    border
-        w0.
-    sigma
-        In pixels.
-    """
-    from scipy import ndimage
-
+def gap_weights(objects_HW: NDArray[np.int64], gaps: Gaps) -> NDArray[np.float32]:
+    """The second term of the weight, where each object has a number and the rest is 0."""
+    ndimage = _ndimage()
     _, numbered_HW = np.unique(np.append(objects_HW.ravel(), 0), return_inverse=True)
     numbered_HW = numbered_HW[:-1].reshape(objects_HW.shape)
-    reach = int(np.ceil(REACH * sigma))
     first_HW = np.full(objects_HW.shape, np.inf, np.float32)
     second_HW = first_HW.copy()
     for number, box in enumerate(ndimage.find_objects(numbered_HW), 1):
         # No pixel further from the object's box than the reach has a weight by it.
-        near = tuple(slice(max(side.start - reach, 0), side.stop + reach) for side in box)
+        near = tuple(slice(max(side.start - gaps.reach, 0), side.stop + gaps.reach) for side in box)
         away_HW = ndimage.distance_transform_edt(numbered_HW[near] != number).astype(np.float32) - 0.5
         second_HW[near] = np.minimum(second_HW[near], np.maximum(first_HW[near], away_HW))
         first_HW[near] = np.minimum(first_HW[near], away_HW)
-    weight_HW = border * np.exp(-((first_HW + second_HW) ** 2) / (2 * sigma**2))
+    weight_HW = gaps.border * np.exp(-((first_HW + second_HW) ** 2) / (2 * gaps.sigma**2))
     return np.where(numbered_HW == 0, weight_HW, 0).astype(np.float32)
 
 
@@ -127,3 +103,11 @@ def class_weights(pixels_K: NDArray[np.int64]) -> tuple[float, ...]:
         raise InputError("weights of classes need labelled pixels, got none")
     total = int(pixels_K.sum())
     return tuple(total / (present * int(n)) if n else 1.0 for n in pixels_K)
+
+
+def _ndimage() -> Any:  # noqa: ANN401 - a module without types
+    try:
+        from scipy import ndimage
+    except ModuleNotFoundError:
+        raise MissingError("weights of gaps need scipy; pip install 'gigatiler[train]'") from None
+    return ndimage

@@ -48,11 +48,11 @@ class LossOptions:
             raise UsageError(f"--activation is one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         names = [name for _, name in self.terms]
         if self.activation == "sigmoid" and "ce" in names:
-            raise UsageError(
-                f"ce is of classes that exclude each other, got {self.loss!r} with sigmoid; use bce"
-            )
+            raise UsageError(f"ce is of exclusive classes, got sigmoid; use bce instead in {self.loss!r}")
         if self.activation == "softmax" and "bce" in names:
-            raise UsageError(f"bce is of independent classes, got {self.loss!r} with softmax; use ce")
+            raise UsageError(
+                f"bce is of independent classes, got softmax; use ce in {self.loss!r} or --activation sigmoid"
+            )
         if any(not 0 <= w < math.inf for w in self.class_weights) or (
             self.class_weights and not any(self.class_weights)
         ):

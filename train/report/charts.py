@@ -19,21 +19,27 @@ if TYPE_CHECKING:
     from train.report.pictures import Picture
 
 BARS: Final = ("iou", "dice", "precision", "recall")
+MOST: Final = 24
+"""Classes that have a panel each, or figures in their cells; of more, pictures would be too large."""
 
 
 def sample_curves(evaluation: Evaluation, names: tuple[str, ...]) -> bytes:
-    """IoU of every sample, class below class, with the mean over samples and the figure of the data set."""
+    """IoU of every sample with the mean over samples and the figure of the data set, class below class.
+
+    Of many classes, the `MOST` that occur most.
+    """
     iou_SK = evaluation.per_sample("iou")
-    figure = _figure(8, 0.6 + 1.7 * len(names))
-    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    for k, (name, panel) in enumerate(zip(names, panels, strict=True)):
+    shown = sorted(np.argsort(-evaluation.confusion.true, kind="stable")[:MOST].tolist())
+    figure = _figure(8, 0.6 + 1.7 * len(shown))
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for k, panel in zip(shown, panels, strict=True):
         panel.plot(np.arange(1, len(iou_SK) + 1), iou_SK[:, k], ".-", linewidth=0.8, markersize=4)
         mean, whole = mean_present(iou_SK[:, k]), evaluation.confusion.iou[k]
         if not np.isnan(mean):
             panel.axhline(mean, color="tab:orange", label=f"mean of samples {mean:.3f}")
             panel.axhline(whole, color="tab:green", linestyle="--", label=f"data set {whole:.3f}")
             panel.legend(loc="lower right", fontsize=8)
-        panel.set(ylabel=f"IoU {name}", ylim=(-0.02, 1.02))
+        panel.set(ylabel=f"IoU {names[k]}", ylim=(-0.02, 1.02))
     panels[-1].set(xlabel="sample")
     return _png(figure)
 
@@ -45,9 +51,7 @@ def bars(confusion: Scores, classes: tuple[ClassSpec, ...]) -> bytes:
         values_K = getattr(confusion, score)
         colors = [np.array(kind.color) / 255 for kind in classes]
         drawn = panel.barh(range(len(classes)), np.nan_to_num(values_K), color=colors)
-        panel.bar_label(
-            drawn, ["absent" if np.isnan(v) else f"{v:.3f}" for v in values_K], fontsize=8, padding=2
-        )
+        panel.bar_label(drawn, ["-" if np.isnan(v) else f"{v:.3f}" for v in values_K], fontsize=8, padding=2)
         panel.set(title=score, xlim=(0, 1.35), xticks=(0, 0.5, 1))
         panel.set_yticks(range(len(classes)), [kind.name for kind in classes])
     panel.invert_yaxis()
@@ -58,14 +62,13 @@ def confusion_chart(confusion: Confusion, names: tuple[str, ...]) -> bytes:
     """Shares of each true class (rows sum to 1) that are predicted as each class."""
     counts_TP = confusion.counts_TP.astype(np.float64)
     shares_TP = counts_TP / np.maximum(counts_TP.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.55 * len(names)
+    side = 2.2 + 0.55 * min(len(names), MOST)
     figure = _figure(side + 0.6, side)
     panel = figure.subplots()
     panel.imshow(shares_TP, cmap="Blues", vmin=0, vmax=1)
-    for true, row in enumerate(shares_TP):
-        for predicted, share in enumerate(row):
-            color = "white" if share > 0.5 else "black"
-            panel.text(predicted, true, f"{share:.2f}", ha="center", va="center", fontsize=8, color=color)
+    for (true, predicted), share in np.ndenumerate(shares_TP if len(names) <= MOST else np.empty((0, 0))):
+        color = "white" if share > 0.5 else "black"
+        panel.text(predicted, true, f"{share:.2f}", ha="center", va="center", fontsize=8, color=color)
     panel.set_xticks(range(len(names)), names, rotation=45, ha="right")
     panel.set_yticks(range(len(names)), names)
     panel.set(xlabel="predicted", ylabel="true")

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 6
 """Samples in each gallery."""
-TWO_KINDS: Final = (
+NOTES: Final = (
     "Figures of the data set pool the pixels of all samples. Means of samples (sample_mean) are means of "
     "each sample's own figure, over the samples in which the class occurs; each counts alike. "
-    "A dash is a class that is absent."
+    "A dash has no pixels to go by. Samples are ranked by the mean IoU of the classes that occur in them, "
+    "but for the background, the first of classes that exclude each other."
 )
 
 
@@ -154,8 +155,9 @@ def _write_pictures(folder: Path, rank: str, picture: Picture, classes: tuple[Cl
 def _page(report: Report, drawn: Mapping[str, bytes]) -> str:
     confusion = report.evaluation.confusion
     summary = page.paragraph(
-        f"Data set: mean IoU {confusion.mean_iou:.4f}, mean Dice {confusion.mean_dice:.4f}, accuracy "
-        f"{confusion.accuracy:.4f}, of {len(report.evaluation.samples)} samples."
+        f"Data set, of {len(report.evaluation.samples)} samples: accuracy {confusion.accuracy:.4f}, "
+        f"mean IoU {confusion.mean_iou:.4f} ({confusion.object_iou:.4f} without background), "
+        f"mean Dice {confusion.mean_dice:.4f} ({confusion.object_dice:.4f} without background)."
     )
     scores = page.table(tables.score_table(report.evaluation, report.names))
     amounts = page.table(tables.amount_table(report.evaluation, report.names))
@@ -163,7 +165,7 @@ def _page(report: Report, drawn: Mapping[str, bytes]) -> str:
     sections = [
         ("Run", page.facts(report.facts) if report.facts else ""),
         ("Training", page.chart(curve(report.epochs, report.names), "curves") if report.epochs else ""),
-        ("Result", summary + scores + page.paragraph(TWO_KINDS) + _chart(drawn, "classes.png")),
+        ("Result", summary + scores + page.paragraph(NOTES) + _chart(drawn, "classes.png")),
         ("Amounts", amounts),
         ("Confusion, pixels", confused + _chart(drawn, "confusion.png")),
         ("Samples", _chart(drawn, "samples.png")),

@@ -1,4 +1,4 @@
-"""Tables, as CSV files and as rows of text. An empty cell is a class that is absent."""
+"""Tables, as CSV files and as rows of text. An empty cell has no pixels to go by."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def amount_table(evaluation: Evaluation, names: tuple[str, ...]) -> list[list[st
     for k, name in enumerate(names):
         counts = [int(confusion.true[k]), int(confusion.predicted[k])]
         row = [name, *map(str, counts), *(_cell(count / known) for count in counts)]
-        rows.append(row + ([] if areas_2K is None else [f"{area:.1f}" for area in areas_2K[:, k]]))
+        rows.append(row + ([] if areas_2K is None else [f"{area:.10g}" for area in areas_2K[:, k]]))
     return rows
 
 
