@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from tiler.cli.options import BANDS, NAMES, NUMBERS, config_option
+from tiler.cli.options import config_option
 from tiler.errors import MissingError
+from train.flags import flags
 from train.options import GROUPS, TrainOptions
 from train.recipes import listing, with_recipe
 from train.told import how_told
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from dataclasses import Field
-
-TYPES: Final = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "tuple[int, ...]": BANDS,
-    "tuple[float, ...]": NUMBERS,
-    "tuple[str, ...]": NAMES,
-}
-"""How the text of an option is read, by the type of its field."""
 
 
 class Grouped(click.Command):
@@ -46,35 +33,6 @@ class Grouped(click.Command):
                 formatter.write_dl(lines)
 
 
-def every_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option per field of `TrainOptions`."""
-    for field in reversed(fields(TrainOptions)):
-        command = _option(field)(command)
-    return command
-
-
-def _option(field: Field[Any]) -> Callable[..., Any]:
-    """Without a default, so that what was given can be told; the default is only shown."""
-    shown = how_told(field)
-    flag, kind = f"--{field.name.replace('_', '-')}", str(field.type).removesuffix(" | None")
-    more: dict[str, Any] = {"help": shown.help + _default(field.default), "metavar": shown.metavar}
-    if kind == "bool":
-        return click.option(f"{flag}/--no-{flag[2:]}", default=None, **more)
-    if kind.startswith("tuple[tuple["):
-        return click.option(flag, nargs=2, multiple=True, **more)
-    if shown.repeated:
-        return click.option(flag, multiple=True, **more)
-    return click.option(flag, type=click.Choice(shown.choices) if shown.choices else TYPES[kind], **more)
-
-
-def _default(value: Any) -> str:  # noqa: ANN401 - of an option
-    """A default as it is shown; nothing if there is nothing to show."""
-    if value in (None, "", ()) or isinstance(value, bool):
-        return ""
-    values = value if isinstance(value, tuple) else (value,)
-    return f"  [{','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}]"
-
-
 def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     """Print what can be named."""
     del param
@@ -85,7 +43,7 @@ def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 @click.command(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("outdir", type=click.Path(path_type=Path))
-@every_option
+@flags([f.name for f in fields(TrainOptions)])
 @click.option(
     "--list-presets",
     is_flag=True,

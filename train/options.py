@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
-from train.data.options import LAYOUTS, DataOptions
+from train.data.options import LAYOUTS, AugmentOptions, DataOptions, SampleOptions
 from train.losses.options import ACTIVATIONS, LossOptions
 from train.models.options import ACTIVATIONS as NONLINEARITIES
 from train.models.options import BLOCKS, DOWNS, DROPOUTS, HALVINGS, NORMS, PADDINGS, SHUFFLES, UPS
@@ -24,10 +24,6 @@ from train.report.palette import PALETTES
 from train.schedules import SCHEDULES, ScheduleOptions
 from train.stages import Stage
 from train.told import told
-
-if TYPE_CHECKING:
-    from train.data.augment import AugmentOptions
-    from train.data.weightmap import Weighting
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
 MEANS: Final = ("mean-iou", "mean-dice")
@@ -57,7 +53,7 @@ class TrainOptions:
     images: str | None = told(None, "Folder of images, each one a whole.", DATA, metavar="DIR")
     masks: str | None = told(None, "Folder of their masks: NAME.* or NAME_mask.*.", DATA, metavar="DIR")
     manifest: str | None = told(None, "CSV of the columns image, mask, part.", DATA, metavar="FILE")
-    coding: str = told("index", "Which value, colour or name is which class.", DATA, metavar="TEXT")
+    coding: str = told("index", "What values mean; tiler labels --help says.", DATA, metavar="TEXT")
     independent: bool = told(False, "Classes may overlap: a yes or no for each.", DATA)
     field: str | None = told(None, "Attribute of polygons that tells their class.", DATA, metavar="NAME")
     outside: str = told("", "Class of pixels in no polygon.  [the first]", DATA, metavar="CLASS")
@@ -79,6 +75,7 @@ class TrainOptions:
     balance: float = told(0.0, "Share of crops at a pixel of a class drawn evenly.", CROPS)
     border_weight: float = told(0.0, "Pixels between objects count up to this more.", CROPS)
     border_sigma: float = told(5.0, "Width of such gaps, pixels.", CROPS)
+    weigh_classes: bool = told(False, "Classes count alike, however frequent.", CROPS)
     flip_horizontal: float = told(0.5, "Probability of exchanging left and right.", CROPS)
     flip_vertical: float = told(0.0, "Probability of exchanging top and bottom.", CROPS)
     quarter_turns: float = told(1.0, "Probability of quarter turns.", CROPS)
@@ -146,7 +143,13 @@ class TrainOptions:
     lr_batch: int = told(0, "Batch that --lr is for: others scale it. 0: none does.", OPTIMISER)
     lr_least: float = told(0.0, "Least peak after scaling.", OPTIMISER)
     lr_most: float = told(math.inf, "Largest peak after scaling.", OPTIMISER)
-    schedule: str = told("one-cycle", "How the rate changes.", OPTIMISER, choices=tuple(SCHEDULES))
+    schedule: str = told(
+        "one-cycle",
+        "How the rate changes: one-cycle, constant, poly, cosine, stairs, step, multistep, linear-tail, plateau.",
+        OPTIMISER,
+        choices=tuple(SCHEDULES),
+        metavar="NAME",
+    )
     schedule_per: str = told("step", "When it changes.", OPTIMISER, choices=("step", "epoch"))
     warmup_epochs: float = told(0.0, "Length of a rise at the beginning.", OPTIMISER)
     warmup_start: float = told(1e-3, "Factor that the rise begins with.", OPTIMISER)
@@ -193,7 +196,7 @@ class TrainOptions:
         # Each of these checks its own.
         self.data_options()
         self.augment_options()
-        self.weighting()
+        self.sample_options()
         self._check_crop()
         self._check_activation()
         self.loss_options().check_channels(self.channels)
@@ -253,16 +256,11 @@ class TrainOptions:
 
     def augment_options(self) -> AugmentOptions:
         """Of the augmentation alone."""
-        from train.data.augment import AugmentOptions
-
         return self._part(AugmentOptions)
 
-    def weighting(self) -> Weighting | None:
-        """Of the weights of pixels; None if all count alike."""
-        from train.data.weightmap import Weighting
-
-        weighting = Weighting(self.border_weight, self.border_sigma)
-        return weighting if self.border_weight else None
+    def sample_options(self) -> SampleOptions:
+        """Of the choice and the weights of samples alone."""
+        return self._part(SampleOptions)
 
     def network_options(self) -> NetworkOptions:
         """Of the network alone; what it calls activation is told as ``nonlinearity``."""

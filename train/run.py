@@ -22,6 +22,7 @@ from train.data.crops import Crops
 from train.data.labelled import Library
 from train.data.split import split_data
 from train.data.survey import survey
+from train.data.weightmap import class_weights
 from train.evaluate import Examiner
 from train.freezing import check_freezable
 from train.loop import Loop
@@ -144,7 +145,7 @@ def find_data(options: TrainOptions) -> Data:
         if it cannot be trained on as the options say.
     """
     told = options.data_options()
-    library = Library(told.legend())
+    library = Library(told.legend(), options.sample_options().gaps())
     split = split_data(told, library)
     found = survey(split, library, options.classes)
     if options.best_by in options.classes:
@@ -238,6 +239,7 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
 
 def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
     """What is learnt from."""
+    pixels_K = data.found.pixels["train"]
     return Crops(
         data.split.train,
         data.library,
@@ -245,9 +247,9 @@ def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
         options.crop,
         options.seed,
         Augment(options.augment_options()),
-        options.weighting(),
+        class_weights(pixels_K) if options.weigh_classes else (),
         options.balance,
-        data.found.classes if options.balance else None,
+        data.found.classes,
     )
 
 
