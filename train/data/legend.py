@@ -97,18 +97,6 @@ class Instances:
         return np.asarray(raw_CN[0] != 0, np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Names stand for classes: only vectors have names."""
-
-    bands: int = 0
-
-    def code(self, raw_CN: NDArray[Any], name: str) -> NDArray[np.uint8]:
-        """Refuse: a raster has values."""
-        del raw_CN
-        raise InputError(f"--coding of a mask has values or colours, {name} is one; {FORMS}")
-
-
 def packed(raw_3N: NDArray[Any]) -> NDArray[np.int64]:
     """Red, green and blue as one number each."""
     red, green, blue = raw_3N.astype(np.int64)
@@ -158,7 +146,7 @@ class Legend:
             return _table({int(key): value for key, value in classes.items()}, 1, self.coding)
         if any(map(COLOUR.fullmatch, classes)):
             raise UsageError(f"--coding has colours or other keys, got both in {self.coding!r}")
-        return Names()
+        return _index(len(self.classes))
 
     def pairs(self) -> dict[str, str]:
         """Class by value, colour or name, as the coding has them; empty if it has none."""
