@@ -111,7 +111,7 @@ class Legend:
     coding: str = "index"
     """``index``: values are class numbers. ``instances``: 0 is background, others are objects of class 1.
     ``>127`` or ``<=127``: what is class 1, the rest is class 0. Pairs ``VALUE=CLASS``, ``#RRGGBB=CLASS`` or,
-    for vectors, ``NAME=CLASS``; a class may be ``ignore``."""
+    for vectors, ``NAME=CLASS`` (masks are then read by ``index``); a class may be ``ignore``."""
     outside: str = ""
     """Class of pixels in no polygon of vector labels; empty: the first."""
     independent: bool = False

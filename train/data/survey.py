@@ -112,8 +112,9 @@ def squares(window: Window) -> Iterator[Window]:
 def _check(found: Survey, names: tuple[str, ...], least: int, *, has_test: bool) -> None:
     present = [name for name, count in zip(names, found.pixels["train"], strict=True) if count]
     if len(present) < least:
+        wanted = "one class" if least == 1 else "two classes"
         raise InputError(
-            f"{('one class', 'two classes')[least - 1]} or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
+            f"{wanted} or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
             f"that are nodata or {IGNORE} are not counted: check the masks and --classes"
         )
     for name in ("val", "test") if has_test else ("val",):
