@@ -28,9 +28,10 @@ from train.data.square import square_at  # noqa: E402
 from train.data.survey import Moments, survey  # noqa: E402
 from train.data.target import IGNORE  # noqa: E402
 from train.evaluate import TILE, evaluate, part_axis  # noqa: E402
+from train.models.options import UNetOptions  # noqa: E402
+from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.run import data_summary  # noqa: E402
-from train.unet import UNet, UNetOptions  # noqa: E402
 from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -382,7 +383,7 @@ def test_evaluation_is_the_whole_part_at_once(pair, monkeypatch):
     net = UNet(UNetOptions(3, 2, 2, 4)).eval()
     part = part_of(pair, Window(3, 10, 62, 197))
     library = new_library()
-    got = evaluate(net, torch.device("cpu"), [part], library, SPEC)
+    got = evaluate(net, torch.device("cpu"), [part], library, SPEC).confusion
 
     raw_CHW, mask_1HW = blocks(64, 200)
     part_CHW = np.pad(raw_CHW[:, 3:62, 10:197], ((0, 0), (0, 1), (0, 1)), mode="reflect")
@@ -413,12 +414,12 @@ def test_small_parts_are_one_tile_and_large_ones_are_not():
         ({"pair": (("a", "b"),), "classes": ("one", "one")}, "differ"),
         ({"pair": (("a", "b"),), "val": 0.6, "test": 0.4}, "--val"),
         ({"pair": (("a", "b"),), "val": 0.0}, "--val"),
-        ({"pair": (("a", "b"),), "crop": 30}, "multiple of 2"),
-        ({"pair": (("a", "b"),), "crops_per_epoch": 7}, "--crops-per-epoch"),
+        ({"pair": (("a", "b"),), "crop": 30}, "--crop 30"),
+        ({"pair": (("a", "b"),), "crops_per_epoch": -1}, "--crops-per-epoch"),
         ({"pair": (("a", "b"),), "lr": 0.0}, "--lr"),
         ({"pair": (("a", "b"),), "epochs": 0}, "--epochs"),
         ({"pair": (("a", "b"),), "resolution": -1.0}, "--resolution"),
-        ({"pair": (("a", "b"),), "depth": 9}, "--depth"),
+        ({"pair": (("a", "b"),), "depth": 9}, "depth is 1 to 6"),
         ({"pair": (("a", "b"),), "precision": "fp8"}, "--precision"),
         ({"pair": (("a", "b"),), "threads": 0}, "--threads"),
     ],

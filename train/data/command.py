@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import click
 
 from tiler.cli.options import config_option
 from tiler.errors import UsageError
-from train.data.flags import CLASSES, data_flags
 from train.data.options import DataOptions
+from train.flags import flags
 
 if TYPE_CHECKING:
     from train.data.item import Item
@@ -23,8 +24,7 @@ NUMBERS = tuple(map(str, range(255)))
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("dataset", nargs=-1)
-@CLASSES
-@data_flags
+@flags([f.name for f in fields(DataOptions) if f.name != "data"])
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="Six samples with their labels.", metavar="PNG"
 )
@@ -50,8 +50,8 @@ def labels(
     other values are objects), `>127` or `<=127`, or pairs like `0=background,255=road`,
     `#ff0000=road,#000000=ignore` or, for polygons, `Tumor=tumour,Artefact=ignore`.
     """
-    classes = told.pop("classes") or NUMBERS
-    options = DataOptions(classes=classes, data=dataset, **told)
+    given = {name: value for name, value in told.items() if value not in (None, ())}
+    options = DataOptions(**{"classes": NUMBERS, "data": dataset, **given})
     if write_manifest is not None and options.pair:
         raise UsageError("a manifest is of whole images, a --pair is cut by columns; leave it out")
 

@@ -188,6 +188,7 @@ def crop_loader(crops: Crops, keys: Keys, workers: int = 0) -> DataLoader[Any]:
         sampler=keys,
         num_workers=workers,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # the default one is that of dropout, and workers would draw from it
         multiprocessing_context="spawn" if workers else None,
         collate_fn=stacked,
     )

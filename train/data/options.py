@@ -61,8 +61,8 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_found()
         self._check_classes()
+        self._check_found()
         if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
             raise UsageError(
                 f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
