@@ -113,7 +113,7 @@ class Legend:
     ``>127`` or ``<=127``: what is class 1, the rest is class 0. Pairs ``VALUE=CLASS``, ``#RRGGBB=CLASS`` or,
     for vectors, ``NAME=CLASS`` (masks are then read by ``index``); a class may be ``ignore``."""
     outside: str = ""
-    """Class of pixels in no polygon of vector labels; empty: the first."""
+    """Class of pixels in no polygon of vector labels; empty: the first, or none where classes may overlap."""
     independent: bool = False
     """Whether a pixel may be of several classes, or of none."""
     raster: Coding = field(init=False, repr=False, compare=False)
