@@ -183,6 +183,8 @@ def test_overlapping_polygons_of_independent_classes_do_not_hide_each_other(tmp_
     planes_KHW = target_of(image, path, legend)
     assert (planes_KHW == 1).sum(axis=(1, 2)).tolist() == [400 - 4, 16]
     assert (planes_KHW[1] == IGNORE).sum() == 24 * 32 - 16, "nothing is said of the rest"
+    planes_KHW = target_of(image, path, Legend(TWO, "Ignore*=ignore", independent=True))
+    assert (planes_KHW == 1).sum(axis=(1, 2)).tolist() == [400 - 4, 16], "the rest is of no class"
 
 
 def test_qupath_labels_of_a_slide_at_a_resolution(tmp_path):
@@ -210,6 +212,7 @@ def test_what_qupath_should_not_have_written_is_refused(tmp_path, image):
         ([line], named, "LineString"),
         ([box(100, 100, 103, 103)], named, r"none of the 1 polygons .* touches .*32 x 24 px"),
         ([{"type": "Polygon", "coordinates": [[[0, 0], [1, "x"]]]}], named, "GeoJSON"),
+        ([{"type": "MultiPolygon", "coordinates": []}], named, "a polygon has rings"),
     ):
         with pytest.raises(InputError, match=word):
             target_of(image, geojson(tmp_path / "q.geojson", shapes, properties), Legend(TWO))

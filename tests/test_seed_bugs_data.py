@@ -28,7 +28,7 @@ from train.data.mistakes import look, warnings
 from train.data.options import AugmentOptions, DataOptions
 from train.data.resize import Resize
 from train.data.split import divided, split_data
-from train.data.survey import Moments, survey
+from train.data.survey import Moments, count, survey
 from train.data.target import IGNORE
 from training_data import blocks, write
 
@@ -75,16 +75,26 @@ def test_d2_5_splitting_moves_nothing_and_names_may_have_dots_and_underscores(tm
     assert {Path(item.mask).name for item in first} == {f"field_{i}.v1_mask.png" for i in range(4)}
 
 
-@pytest.mark.parametrize("bands", [None, (1, 2, 3)])
-def test_d2_6_bands_come_in_the_order_of_the_file(tmp_path, bands):
-    """Images were read by OpenCV as blue, green, red, and fed as if red came first; D-6.2 likewise."""
-    red = write(
-        tmp_path / "red.png", np.array([250, 20, 10], np.uint8)[:, None, None] * np.ones((3, 4, 4), "u1")
-    )
-    pixels = open_image(red, View(bands=bands)).read(Window(0, 0, 4, 4))
-    assert pixels.raw_CHW[:, 0, 0].tolist() == [250, 20, 10]
+def test_d2_6_bands_come_in_the_order_of_the_file(tmp_path):
+    """Images were read by OpenCV as blue, green, red, and fed as if red came first."""
+    raw_CHW = np.array([250, 20, 10], np.uint8)[:, None, None] * np.ones((3, 4, 4), np.uint8)
+    red = write(tmp_path / "red.png", raw_CHW)
+    for view in (View(), View(bands=(1, 2, 3)), View(rgb=True)):
+        assert np.array_equal(open_image(red, view).read(Window(0, 0, 4, 4)).raw_CHW, raw_CHW)
     asked = open_image(red, View(bands=(3, 2, 1))).read(Window(0, 0, 4, 4))
-    assert asked.raw_CHW[:, 0, 0].tolist() == [10, 20, 250]
+    assert np.array_equal(asked.raw_CHW, raw_CHW[::-1])
+
+
+def test_d6_2_statistics_are_in_the_order_of_the_bands(tmp_path):
+    """Blue, green, red were normalised by the means of red, green, blue."""
+    raw_CHW = np.random.default_rng(0).integers(0, [[[200]], [[60]], [[20]]], (3, 16, 60)).astype(np.uint8)
+    image, mask = write(tmp_path / "i.tif", raw_CHW), write(tmp_path / "m.tif", blocks(16, 60)[1])
+    for bands in (None, (3, 2, 1)):
+        told = DataOptions(TWO, pair=((str(image), str(mask)),), bands=bands, val=0.4, test=0)
+        library = Library(told.legend())
+        found = count(split_data(told, library), library)
+        expected_C = raw_CHW[:, :, :36].mean(axis=(1, 2))
+        assert np.allclose(found.moments.mean_C, expected_C if bands is None else expected_C[::-1])
 
 
 def test_d2_7_a_255_is_what_it_is_said_to_be(tmp_path):

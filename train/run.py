@@ -269,7 +269,7 @@ def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
         halo=whole.halo,
         exact=whole.exact,
         activation="sigmoid" if options.independent else "logits",
-        resolution=options.resolution or (round(sum(info.ground) / 2, 6) if info.ground else None),
+        resolution=options.resolution or (float(f"{sum(info.ground) / 2:.6g}") if info.ground else None),
         attribution=options.attribution,
     )
 

@@ -100,7 +100,10 @@ def _show_classes(split: Split, found: Survey, options: DataOptions) -> None:
     shown = [i for i, name in enumerate(options.classes) if any(found.pixels[p][i] for p in parts)]
     if options.classes is not NUMBERS:
         shown = list(range(len(options.classes)))
-    totals = {part: max(int(found.pixels[part].sum()), 1) for part in parts}
+    areas = {part: sum(p.window.area for p in getattr(split, part)) for part in parts}
+    known = {part: int(found.pixels[part].sum()) for part in parts}
+    # Classes that may overlap are shares of all pixels, others of those whose class is known.
+    totals = areas if options.independent else {part: max(known[part], 1) for part in parts}
     click.echo()
     header = ["class", *(text for part in parts for text in (f"{part} px", "share"))]
     rows = []
@@ -109,9 +112,9 @@ def _show_classes(split: Split, found: Survey, options: DataOptions) -> None:
         cells = (text for n, total in counts for text in (f"{n:,}", f"{n / total:.2%}"))
         rows.append([options.classes[i], *cells])
     print_table(header, rows)
-    areas = {part: sum(p.window.area for p in getattr(split, part)) for part in parts}
-    known = (f"{part} {totals[part] / areas[part]:.1%}" for part in parts)
-    click.echo(f"\nknown: {', '.join(known)}")
+    if not options.independent:
+        told = (f"{part} {known[part] / areas[part]:.1%}" for part in parts)
+        click.echo(f"\nknown: {', '.join(told)}")
     click.echo("\nof the training part, all valid pixels, labelled or not:")
     numbers = zip(found.moments.mean_C, found.moments.deviation, strict=True)
     print_table(

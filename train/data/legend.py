@@ -97,18 +97,6 @@ class Instances:
         return np.asarray(raw_CN[0] != 0, np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Names stand for classes: only vectors have names."""
-
-    bands: int = 0
-
-    def code(self, raw_CN: NDArray[Any], name: str) -> NDArray[np.uint8]:
-        """Refuse: a raster has values."""
-        del raw_CN
-        raise InputError(f"--coding of a mask has values or colours, {name} is one; {FORMS}")
-
-
 def packed(raw_3N: NDArray[Any]) -> NDArray[np.int64]:
     """Red, green and blue as one number each."""
     red, green, blue = raw_3N.astype(np.int64)
@@ -123,9 +111,9 @@ class Legend:
     coding: str = "index"
     """``index``: values are class numbers. ``instances``: 0 is background, others are objects of class 1.
     ``>127`` or ``<=127``: what is class 1, the rest is class 0. Pairs ``VALUE=CLASS``, ``#RRGGBB=CLASS`` or,
-    for vectors, ``NAME=CLASS``; a class may be ``ignore``."""
+    for vectors, ``NAME=CLASS`` (masks are then read by ``index``); a class may be ``ignore``."""
     outside: str = ""
-    """Class of pixels in no polygon of vector labels; empty: the first."""
+    """Class of pixels in no polygon of vector labels; empty: the first, or none where classes may overlap."""
     independent: bool = False
     """Whether a pixel may be of several classes, or of none."""
     raster: Coding = field(init=False, repr=False, compare=False)
@@ -158,7 +146,7 @@ class Legend:
             return _table({int(key): value for key, value in classes.items()}, 1, self.coding)
         if any(map(COLOUR.fullmatch, classes)):
             raise UsageError(f"--coding has colours or other keys, got both in {self.coding!r}")
-        return Names()
+        return _index(len(self.classes))
 
     def pairs(self) -> dict[str, str]:
         """Class by value, colour or name, as the coding has them; empty if it has none."""

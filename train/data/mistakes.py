@@ -13,7 +13,7 @@ import numpy as np
 
 from tiler.geometry import Window
 from train.data.image import open_image, raw_mask
-from train.data.legend import Instances, Names, Threshold, packed
+from train.data.legend import Instances, Threshold, packed
 from train.data.maskfile import MaskFile
 from train.data.polygons import LabelmeFile, VectorFile
 from train.data.survey import squares
@@ -136,7 +136,7 @@ def warnings(found: MaskValues, legend: Legend) -> list[str]:
         lines.append("masks hold 0 alone: there is one class; are these the masks, and are they drawn?")
     elif found.black:
         lines.append(f"{len(found.black)} of {found.masks} masks hold 0 alone, such as {found.black[0]}")
-    if len(values) <= MANY and found.bands != coding.bands and not isinstance(coding, Names):
+    if len(values) <= MANY and found.bands != coding.bands:
         lines.append(
             f"masks have {found.bands} bands, --coding {legend.coding} is of {coding.bands}; "
             f"try --coding '{_example(found, legend)}'"

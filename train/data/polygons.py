@@ -22,6 +22,7 @@ from tiler.pixels import Pixels
 from tiler.readers.burnt import Burnt
 from tiler.readers.polygons import MALFORMED, check_polygons, read_attribute, read_features
 from train.data.labels import OpenLabels
+from train.data.legend import NOT_KNOWN
 from train.data.target import IGNORE
 
 if TYPE_CHECKING:
@@ -146,7 +147,10 @@ def read_qupath(path: Path, field: str | None = None) -> Named:
 
 def _check_rings(shape: dict[str, Any]) -> None:
     polygons = [shape["coordinates"]] if shape["type"] == "Polygon" else shape["coordinates"]
-    for ring in (ring for polygon in polygons for ring in polygon):
+    rings = [ring for polygon in polygons for ring in polygon]
+    if not rings:
+        raise ValueError("a polygon has rings")
+    for ring in rings:
         points = np.array([point[:2] for point in ring], np.float64)
         if len(points) < 3 or not np.isfinite(points).all():
             raise ValueError("a ring is three points or more, of numbers")
@@ -205,11 +209,10 @@ def burnt(named: Named, legend: Legend, like: RasterInfo, transform: Affine, nam
             f"labels lie on their image, none of the {len(shapes)} polygons in {name} touches "
             f"{like.name} ({like.width} x {like.height} px); QuPath's are in pixels of the full resolution"
         )
-    outside = legend.number(legend.outside or legend.classes[0])
     if legend.independent:
-        plane = partial(Burnt, extent=extent, transform=transform)
-        layers = _layers(shapes, values_P, len(legend.classes), plane, outside)
+        layers = _layers(shapes, values_P, legend, partial(Burnt, extent=extent, transform=transform))
     else:
+        outside = legend.number(legend.outside or legend.classes[0])
         layers = (Burnt(shapes, values_P.astype(np.uint8), extent, transform, outside),)
     target = replace(like, name=name, gaps=False, bands=len(layers), dtype=np.dtype(np.uint8))
     told_apart = replace(target, bands=1, dtype=np.dtype(np.int32))
@@ -217,19 +220,15 @@ def burnt(named: Named, legend: Legend, like: RasterInfo, transform: Affine, nam
 
 
 def _layers(
-    shapes: list[dict[str, Any]],
-    values_P: NDArray[np.int64],
-    classes: int,
-    plane: Callable[..., Burnt],
-    outside: int,
+    shapes: list[dict[str, Any]], values_P: NDArray[np.int64], legend: Legend, plane: Callable[..., Burnt]
 ) -> tuple[Burnt, ...]:
-    """A plane for each class by itself: polygons of others are not in its way."""
+    """A plane for each class by itself: polygons of others are not in its way. Outside of all is no class."""
     layers = []
-    for value in range(classes):
+    for value, name in enumerate(legend.classes):
         mine = np.flatnonzero((values_P == value) | (values_P == IGNORE))
         marks = np.where(values_P[mine] == IGNORE, IGNORE, 1).astype(np.uint8)
-        rest = IGNORE if outside == IGNORE else int(outside == value)
-        layers.append(plane([shapes[i] for i in mine], marks, outside=rest))
+        outside = IGNORE if legend.outside == NOT_KNOWN else int(legend.outside == name)
+        layers.append(plane([shapes[i] for i in mine], marks, outside=outside))
     return tuple(layers)
 
 

@@ -131,7 +131,7 @@ def _check_alike(split: Split, library: Library) -> None:
         if (info.bands, info.dtype) != (first.bands, first.dtype):
             raise InputError(
                 f"rasters have the same bands and type, got {first.bands} of {first.dtype} in {first.name} "
-                f"and {info.bands} of {info.dtype} in {info.name}; see --bands"
+                f"and {info.bands} of {info.dtype} in {info.name}; see --bands and --rgb"
             )
         mine, theirs = (i.ground and sum(i.ground) / 2 for i in (info, first))
         if mine and theirs and abs(mine / theirs - 1) > 0.05:

@@ -81,7 +81,7 @@ def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
         pixel, or a band is constant.
     """
     found = count(split, library)
-    _check(found, names, has_test=bool(split.test))
+    _check(found, names, 1 if library.legend.independent else 2, has_test=bool(split.test))
     return found
 
 
@@ -109,11 +109,12 @@ def squares(window: Window) -> Iterator[Window]:
             yield Window(top, left, min(top + SIDE, window.bottom), min(left + SIDE, window.right))
 
 
-def _check(found: Survey, names: tuple[str, ...], *, has_test: bool) -> None:
+def _check(found: Survey, names: tuple[str, ...], least: int, *, has_test: bool) -> None:
     present = [name for name, count in zip(names, found.pixels["train"], strict=True) if count]
-    if len(present) < 2:
+    if len(present) < least:
+        wanted = "one class" if least == 1 else "two classes"
         raise InputError(
-            f"two classes or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
+            f"{wanted} or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
             f"that are nodata or {IGNORE} are not counted: check the masks and --classes"
         )
     for name in ("val", "test") if has_test else ("val",):

@@ -87,11 +87,11 @@ class Warp:
         row = _moved_inside(middle[0] + 0.5, down, inside.top, inside.bottom)
         return replace(self, centre=(row, _moved_inside(middle[1] + 0.5, across, inside.left, inside.right)))
 
-    def positions(self) -> NDArray[np.float32]:
-        """Source row and column of each pixel: (2, side, side)."""
+    def positions(self, origin: tuple[float, float]) -> NDArray[np.float32]:
+        """Source row and column of each pixel, counted from an origin that is not far: (2, side, side)."""
         away_S = (np.arange(self.side, dtype=np.float32) + 0.5) - self.side / 2
         down, across = (np.array(step, np.float32)[:, None, None] for step in self.steps)
-        at = np.add(self.centre, self.shift).astype(np.float32)[:, None, None]
+        at = (np.add(self.centre, self.shift) - origin).astype(np.float32)[:, None, None]
         places_2HW = at + down * away_S[:, None] + across * away_S
         if self.bend_2GG is not None:
             bend = torch.from_numpy(self.bend_2GG)[None]
@@ -101,10 +101,10 @@ class Warp:
 
     def window(self, inside: Window) -> Window:
         """The source pixels that are needed, within those that may be looked at."""
-        places_2HW = self.positions()
+        places_2HW = self.positions(self.centre)
         margin = 1 + math.ceil(self._pace)
-        low = np.floor(places_2HW.min(axis=(1, 2))) - margin
-        high = np.ceil(places_2HW.max(axis=(1, 2))) + margin
+        low = np.floor(places_2HW.min(axis=(1, 2)) + self.centre) - margin
+        high = np.ceil(places_2HW.max(axis=(1, 2)) + self.centre) + margin
         top, left = max(int(low[0]), inside.top), max(int(low[1]), inside.left)
         bottom, right = min(int(high[0]), inside.bottom), min(int(high[1]), inside.right)
         return Window(
@@ -117,7 +117,7 @@ class Warp:
     def apply(self, planes: Planes) -> Planes:
         """The sample out of what lies in `window`."""
         window = planes.window
-        places_2HW = self.positions() - np.array([[[window.top]], [[window.left]]], np.float32)
+        places_2HW = self.positions((window.top, window.left))
         index_2HW = np.floor(places_2HW).astype(np.int64)
         limits = np.array(window.shape)[:, None, None]
         outside_HW = ((index_2HW < 0) | (index_2HW >= limits)).any(axis=0)
