@@ -184,7 +184,8 @@ def monai_speed(given: object, batch: int, half: bool) -> float:
     import torch
     from monai.inferers import sliding_window_inference
 
-    from train.unet import UNet, UNetOptions
+    from train.models.options import UNetOptions
+    from train.models.unet import UNet
 
     network = UNet(UNetOptions(3, 2, width=WIDTH)).eval().cuda().to(memory_format=torch.channels_last)
 

@@ -65,6 +65,12 @@ PATH: Final = click.Path(path_type=Path)
     metavar="POINTS",
     help="With --labels, fewer may agree if mean IoU falls by at most this.  [default: 0.5]",
 )
+@click.option(
+    "--head",
+    metavar="N|average",
+    help="Of a UNet++ trained with deep supervision: prune it to its N-th head, or average all.  "
+    "[default: the last]",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def main(
     source: Path,
@@ -78,6 +84,7 @@ def main(
     labels: Path | None,
     least_agreement: float | None,
     most_loss: float | None,
+    head: str | None,
     quiet: bool,
 ) -> None:
     """Export SOURCE to the ONNX file OUT: a checkpoint folder such as RUN/best, or an fp32 ONNX file.
@@ -90,11 +97,12 @@ def main(
         raise UsageError(f"OUT is a file in a folder that is there, got {out}")
     _check_options(precision, calibrate, labels, least_agreement, most_loss)
     pixels = RealPixels(raster, bands, labels, calibrate or (raster,))
+    network = Source(source, head, tolerance)
     try:
         if precision == "fp32":
-            found = _export(source, out, pixels, tolerance)
+            found = _export(network, out, pixels)
         else:
-            found = _reduce(source, out, pixels, tolerance, precision, (least_agreement, most_loss))
+            found = _reduce(network, out, pixels, precision, (least_agreement, most_loss))
     except ModuleNotFoundError as error:
         raise MissingError(f"exporting needs {error.name}; pip install 'gigatiler[train]'") from None
     if not quiet:
@@ -147,24 +155,41 @@ class RealPixels:
         )
 
 
-def _export(source: Path, out: Path, pixels: RealPixels, tolerance: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The network that is exported."""
+
+    path: Path
+    """A checkpoint's folder, or an ONNX file."""
+    head: str | None
+    """Of a checkpoint of UNet++; None: the last."""
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.path.is_file():
+            raise UsageError(f"--head is of a checkpoint folder, got a file: {self.path}")
+
+
+def _export(source: Source, out: Path, pixels: RealPixels) -> str:
     """Write a checkpoint as fp32; the table that proves it."""
     from export.onnx import export_onnx
     from export.parity import HEADER
     from train.checkpoint import load_checkpoint
+    from train.models.nested import with_head
 
-    if source.is_file():
-        raise UsageError(f"SOURCE is a checkpoint folder for --precision fp32, got a file: {source}")
-    net, spec = load_checkpoint(source)
-    found = export_onnx(net, spec, pixels.open(spec), out, tolerance)
+    if source.path.is_file():
+        raise UsageError(f"SOURCE is a checkpoint folder for --precision fp32, got a file: {source.path}")
+    net, spec = load_checkpoint(source.path)
+    if source.head is not None:
+        net = with_head(net, source.head)
+    found = export_onnx(net, spec, pixels.open(spec), out, source.tolerance)
     return "\n".join([HEADER, *map(str, found)])
 
 
 def _reduce(
-    source: Path,
+    source: Source,
     out: Path,
     pixels: RealPixels,
-    tolerance: float,
     precision: str,
     limits: tuple[float | None, float | None],
 ) -> str:
@@ -173,11 +198,11 @@ def _reduce(
     from export.reduce import load_source, reduce_onnx
 
     with TemporaryDirectory(prefix="gigatiler-") as folder:
-        path, tables = source, []
-        if not source.is_file():
+        path, tables = source.path, []
+        if not path.is_file():
             path = Path(folder) / "fp32.onnx"
-            tables.append(_export(source, path, pixels, tolerance))
-        elif out.exists() and out.samefile(source):
+            tables.append(_export(source, path, pixels))
+        elif out.exists() and out.samefile(path):
             raise UsageError(f"OUT is another file than SOURCE, got {out} for both")
         model = load_source(path)
         verdict = reduce_onnx(model, precision, pixels.evidence(model.spec), Limits.of(*limits), out)

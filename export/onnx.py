@@ -22,31 +22,38 @@ from export.parity import compare, real_batches
 from tiler.errors import InputError
 from tiler.spec import METADATA_KEY
 from train.evaluate import as_function
+from train.models.network import Network as SegmentationNetwork
+from train.models.same_size import same_size, same_size_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from export.parity import Agreement, Network
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
-    from train.unet import UNet
+    from train.models.geometry import Geometry
 
-EXAMPLE_CELLS = 3
+EXAMPLE_CELLS = 11
 """Sides of the example input in strides; it is never one of the sizes that parity is tried at."""
 
 
-def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance: float) -> list[Agreement]:
+def export_onnx(
+    net: SegmentationNetwork, spec: ModelSpec, raster: Raster, out: Path, tolerance: float
+) -> list[Agreement]:
     """Write ``out``, or raise and leave nothing.
 
     Parameters
     ----------
     net
-        In evaluation mode, on the CPU.
+        On the CPU; it is left in evaluation mode. What returns fewer or finer scores than it is fed pixels is
+        exported as `train.models.same_size` makes it.
     spec
-        What the file will say about itself.
+        What the file will say about itself; stride, halo and exactness are those of what is exported. Where
+        it says ``sigmoid``, which is of independent classes, the file returns probabilities.
     raster
         Real pixels to try both on, at the network's resolution.
     out
@@ -59,16 +66,34 @@ def export_onnx(net: UNet, spec: ModelSpec, raster: Raster, out: Path, tolerance
     InputError
         if the two differ by more than the tolerance.
     """
+    same, spec = same_size(net), same_size_spec(spec, net)
+    same = (Sigmoid(same) if spec.activation == "sigmoid" else same).eval()
     with whole(out) as partial:
-        write_graph(net, spec, partial)
-        found = compare(
-            as_function(net, torch.device("cpu")), onnx_network(partial), real_batches(raster, spec)
-        )
+        write_graph(same, spec, partial)
+        batches = real_batches(raster, spec, same.geometry.least)
+        found = compare(as_function(same, torch.device("cpu")), onnx_network(partial), batches)
         check(found, tolerance)
     return found
 
 
-def write_graph(net: UNet, spec: ModelSpec, path: Path) -> None:
+class Sigmoid(SegmentationNetwork):
+    """A network of independent classes, which returns their probabilities."""
+
+    def __init__(self, net: SegmentationNetwork) -> None:
+        super().__init__()
+        self.net, self.options = net, net.options
+
+    @property
+    def geometry(self) -> Geometry:
+        """See `train.models.network.Network.geometry`."""
+        return self.net.geometry
+
+    def forward(self, pixels_NCHW: Tensor) -> Tensor:
+        """Probabilities (N, K, H, W)."""
+        return torch.sigmoid(self.net(pixels_NCHW))
+
+
+def write_graph(net: SegmentationNetwork, spec: ModelSpec, path: Path) -> None:
     """Trace, describe, check and save; parity is not looked at here."""
     model = trace(net)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -76,13 +101,11 @@ def write_graph(net: UNet, spec: ModelSpec, path: Path) -> None:
     onnx.save(model, path)
 
 
-def trace(net: UNet) -> onnx.ModelProto:
+def trace(net: SegmentationNetwork) -> onnx.ModelProto:
     """The network's graph with dynamic axes."""
-    side = EXAMPLE_CELLS * net.stride
-    example_NCHW = torch.zeros(
-        2, net.options.in_channels, side, side
-    )  # a batch of one would become a constant
-    sides = {2: net.stride * Dim("h"), 3: net.stride * Dim("w")}
+    side, cells = EXAMPLE_CELLS * net.stride, net.geometry.least // net.stride
+    example_NCHW = torch.zeros(2, net.in_channels, side, side)  # a batch of one would become a constant
+    sides = {axis: net.stride * Dim(name, min=cells) for axis, name in ((2, "h"), (3, "w"))}
     with quiet_exporter():
         program = torch.onnx.export(
             net.eval(),

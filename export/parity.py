@@ -62,10 +62,13 @@ def agreement(
     return Agreement(batch_NCHW.shape, finite, float(same.mean()))
 
 
-def real_batches(raster: Raster, spec: ModelSpec) -> Iterator[NDArray[np.float32]]:
-    """Pixels around the raster's middle as the network is fed them: three sizes, one image and three."""
+def real_batches(raster: Raster, spec: ModelSpec, least: int = 1) -> Iterator[NDArray[np.float32]]:
+    """Pixels around the raster's middle as the network is fed them: three sizes, one image and three.
+
+    ``least`` is the smallest side that it takes, in pixels.
+    """
     stride = spec.stride or 1
-    near = max(1, 96 // stride)
+    near = max(1, 96 // stride, -(-least // stride))
     for count, rows, columns in ((1, near, near + 1), (3, near + 2, near), (1, 2 * near + 1, 3 * near)):
         yield _batch(raster, spec, count, (rows * stride, columns * stride))
 

@@ -20,7 +20,8 @@ from tiler.open import open_raster  # noqa: E402
 from tiler.spec import METADATA_KEY, ModelSpec, default_classes  # noqa: E402
 from train.checkpoint import save_checkpoint  # noqa: E402
 from train.evaluate import as_function  # noqa: E402
-from train.unet import UPS, UNet, UNetOptions  # noqa: E402
+from train.models.options import UPS, UNetOptions  # noqa: E402
+from train.models.unet import UNet  # noqa: E402
 from training_data import write_pair  # noqa: E402
 
 CPU = torch.device("cpu")

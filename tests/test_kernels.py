@@ -154,3 +154,20 @@ def test_scores_have_no_probabilities():
 def test_classes_must_fit_the_channels():
     with pytest.raises(InputError, match="3 output channels has 3 classes, got 2"):
         Finisher(networks.spec(1), 3)
+
+
+@given(
+    raw_CHW=hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16, np.int16]),
+        st.tuples(st.integers(1, 2), st.integers(1, 7), st.integers(1, 7)),
+    ),
+    side=st.integers(1, 9),
+)
+def test_box_mean(raw_CHW, side):
+    """Pixel by pixel; an even side reaches one further down and right."""
+    out_CHW = np.empty_like(raw_CHW)
+    kernels.box_mean(raw_CHW, side, out_CHW)
+    before, after = (side - 1) // 2, side // 2
+    for c, y, x in np.ndindex(raw_CHW.shape):
+        around = raw_CHW[c, max(y - before, 0) : y + after + 1, max(x - before, 0) : x + after + 1]
+        assert out_CHW[c, y, x] == int(around.sum(dtype=np.int64)) // around.size

@@ -298,7 +298,8 @@ def test_a_checkpoint_goes_by_way_of_fp32(capsys, tmp_path):
     torch = pytest.importorskip("torch")
     from tiler.spec import ModelSpec
     from train.checkpoint import save_checkpoint
-    from train.unet import UNet, UNetOptions
+    from train.models.options import UNetOptions
+    from train.models.unet import UNet
 
     torch.manual_seed(0)
     net = UNet(UNetOptions(3, 2, 2, 4))

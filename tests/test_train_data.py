@@ -17,25 +17,35 @@ from tiler.geometry import Window  # noqa: E402
 from tiler.metrics import Confusion  # noqa: E402
 from tiler.open import open_raster  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
-from train.cache import BlockCache, CachedRaster  # noqa: E402
-from train.crops import Crops, Keys, crop_loader, random_window  # noqa: E402
+from train.data.cache import BlockCache, CachedRaster  # noqa: E402
+from train.data.crops import Crops, Keys, crop_loader  # noqa: E402
+from train.data.labelled import Library, Part, Source  # noqa: E402
+from train.data.legend import Legend  # noqa: E402
+from train.data.maskfile import MaskFile  # noqa: E402
+from train.data.options import DataOptions  # noqa: E402
+from train.data.split import split_data  # noqa: E402
+from train.data.square import square_at  # noqa: E402
+from train.data.survey import Moments, survey  # noqa: E402
+from train.data.target import IGNORE  # noqa: E402
 from train.evaluate import TILE, evaluate, part_axis  # noqa: E402
-from train.labelled import Library, Part, Source  # noqa: E402
-from train.loss import IGNORE  # noqa: E402
+from train.models.options import UNetOptions  # noqa: E402
+from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.run import data_summary  # noqa: E402
-from train.split import split_data  # noqa: E402
-from train.survey import Moments, survey  # noqa: E402
-from train.unet import UNet, UNetOptions  # noqa: E402
 from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 NAMES = ("background", "building")
 
 
-def options(**told) -> TrainOptions:
-    """Those of a pair unless told otherwise."""
-    return TrainOptions(**{"classes": NAMES, "depth": 2, "crop": 32, **told})
+def new_library(*names) -> Library:
+    """Of those classes; background and building unless told otherwise."""
+    return Library(Legend(names or NAMES))
+
+
+def options(**told) -> DataOptions:
+    """Of two classes unless told otherwise."""
+    return DataOptions(**{"classes": NAMES, **told})
 
 
 @pytest.fixture
@@ -49,14 +59,14 @@ WHOLE = Window(0, 0, 64, 200)
 
 def part_of(pair, window=WHOLE) -> Part:
     """A rectangle of the pair."""
-    return Part(Source(*pair), window)
+    return Part(Source(Path(pair[0]), MaskFile(Path(pair[1]))), window)
 
 
 # --- split
 
 
 def test_a_pair_is_cut_by_columns_left_to_right(pair):
-    split = split_data(options(pair=(pair,), val=0.15, test=0.25), Library(2))
+    split = split_data(options(pair=(pair,), val=0.15, test=0.25), new_library())
     assert [p.window for p in split.all] == [
         Window(0, 0, 64, 120),
         Window(0, 120, 64, 150),
@@ -65,7 +75,7 @@ def test_a_pair_is_cut_by_columns_left_to_right(pair):
 
 
 def test_without_a_test_part_the_rest_is_validation(pair):
-    split = split_data(options(pair=(pair,), val=0.2, test=0), Library(2))
+    split = split_data(options(pair=(pair,), val=0.2, test=0), new_library())
     assert [p.window.right for p in split.all] == [160, 200]
     assert split.test == ()
 
@@ -84,16 +94,16 @@ def folders(tmp_path):
 
 
 def test_a_folder_is_split_by_whole_images(folders):
-    split = split_data(options(**folders, val=0.2, test=0.3), Library(2))
+    split = split_data(options(**folders, val=0.2, test=0.3), new_library())
     assert [len(part) for part in (split.train, split.val, split.test)] == [5, 2, 3]
     assert len({p.source.image for p in split.all}) == 10
-    assert all(p.source.mask.stem.removesuffix("_mask") == p.source.image.stem for p in split.all)
+    assert all(p.source.labels.path.stem.removesuffix("_mask") == p.source.image.stem for p in split.all)
     assert {p.window.height for p in split.all} == set(range(40, 50))
 
 
 def test_the_shuffle_is_the_seeds(folders):
     def order(seed):
-        return [p.source.image.name for p in split_data(options(**folders, seed=seed), Library(2)).all]
+        return [p.source.image.name for p in split_data(options(**folders, seed=seed), new_library()).all]
 
     assert order(0) == order(0)
     assert order(0) != order(1)
@@ -102,14 +112,14 @@ def test_the_shuffle_is_the_seeds(folders):
 def test_an_image_without_a_mask_is_named(folders, tmp_path):
     (tmp_path / "masks" / "chip4.png").unlink()
     with pytest.raises(InputError, match=r"chip4\.png"):
-        split_data(options(**folders), Library(2))
+        split_data(options(**folders), new_library())
 
 
 def test_rasters_that_differ_are_refused(tmp_path, pair):
     raw_CHW, mask_1HW = blocks(64, 64)
     other = write(tmp_path / "two.tif", raw_CHW[:2]), write(tmp_path / "two_mask.tif", mask_1HW)
     with pytest.raises(InputError, match=r"same bands and type, got 3 of uint8 .* and 2 of uint8"):
-        split_data(options(pair=(pair, tuple(map(str, other)))), Library(2))
+        split_data(options(pair=(pair, tuple(map(str, other)))), new_library())
 
 
 def test_rasters_of_different_resolution_are_refused_unless_told_one(tmp_path, pair):
@@ -118,14 +128,14 @@ def test_rasters_of_different_resolution_are_refused_unless_told_one(tmp_path, p
     other = write(tmp_path / "c.tif", raw_CHW, **coarse), write(tmp_path / "c_mask.tif", mask_1HW, **coarse)
     pairs = pair, tuple(map(str, other))
     with pytest.raises(InputError, match="same ground resolution"):
-        split_data(options(pair=pairs), Library(2))
-    assert len(split_data(options(pair=pairs, resolution=1.0), Library(2)).all) == 6
+        split_data(options(pair=pairs), new_library())
+    assert len(split_data(options(pair=pairs, resolution=1.0), new_library()).all) == 6
 
 
 def test_a_raster_too_narrow_to_cut_is_refused(tmp_path):
     pair = tuple(map(str, write_pair(tmp_path, width=2)))
     with pytest.raises(InputError, match="wide enough"):
-        split_data(options(pair=(pair,)), Library(2))
+        split_data(options(pair=(pair,)), new_library())
 
 
 # --- labels and targets
@@ -135,7 +145,7 @@ def test_an_unknown_value_is_named_with_its_file(tmp_path, pair):
     raw_CHW, mask_1HW = blocks(64, 200)
     mask_1HW[0, 60, 190] = 7
     write(tmp_path / "mask.tif", mask_1HW, **PLACE)
-    library = Library(2)
+    library = new_library()
     split = split_data(options(pair=(pair,)), library)
     with pytest.raises(InputError, match=r"0 to 1, or 255 .*got 7 in .*mask\.tif"):
         survey(split, library, NAMES)
@@ -149,9 +159,9 @@ def test_nodata_of_either_is_ignored(tmp_path):
     mask_1HW[0, 2, :5] = 9
     source = Source(
         write(tmp_path / "r.tif", raw_CHW, **PLACE, nodata=0),
-        write(tmp_path / "m.tif", mask_1HW, **PLACE, nodata=9),
+        MaskFile(write(tmp_path / "m.tif", mask_1HW, **PLACE, nodata=9)),
     )
-    pixels, target_HW = Library(2).open(source).read(Window(0, 0, 64, 200))
+    pixels, target_HW = new_library().open(source).read(Window(0, 0, 64, 200))
     ignored_HW = np.zeros((64, 200), bool)
     ignored_HW[0, :3], ignored_HW[1, :4], ignored_HW[2, :5] = True, True, True
     assert np.array_equal(target_HW == IGNORE, ignored_HW)
@@ -162,14 +172,14 @@ def test_a_single_class_is_refused(tmp_path):
     """Such as a mask whose nodata is 0, so that there is no background."""
     raster, mask = write_pair(tmp_path)
     write(mask, blocks(64, 200)[1], **PLACE, nodata=0)
-    library = Library(2)
+    library = new_library()
     with pytest.raises(InputError, match=r"two classes or more .* got building"):
         survey(split_data(options(pair=((str(raster), str(mask)),)), library), library, NAMES)
 
 
 def test_a_class_that_happens_not_to_occur_is_pointed_out(pair):
     """Class numbers may be given by others; a scene need not have all."""
-    library, told = Library(3), options(pair=(pair,), classes=(*NAMES, "lake"))
+    library, told = new_library(*NAMES, "lake"), options(pair=(pair,), classes=(*NAMES, "lake"))
     split = split_data(told, library)
     found = survey(split, library, told.classes)
     assert found.pixels["train"][2] == 0
@@ -181,7 +191,7 @@ def test_a_part_without_labels_is_refused(tmp_path):
     _, mask_1HW = blocks(64, 200)
     mask_1HW[..., 150:] = 255
     write(mask, mask_1HW, **PLACE)
-    library = Library(2)
+    library = new_library()
     split = split_data(options(pair=((str(raster), str(mask)),)), library)
     with pytest.raises(InputError, match="test part has labelled pixels"):
         survey(split, library, NAMES)
@@ -191,7 +201,7 @@ def test_a_constant_band_is_refused(tmp_path):
     raw_CHW, mask_1HW = blocks(64, 200)
     raw_CHW[1] = 5
     pair = str(write(tmp_path / "r.tif", raw_CHW)), str(write(tmp_path / "m.tif", mask_1HW))
-    library = Library(2)
+    library = new_library()
     with pytest.raises(InputError, match="band 2 is constant"):
         survey(split_data(options(pair=(pair,)), library), library, NAMES)
 
@@ -203,7 +213,7 @@ def test_moments_are_those_of_the_valid_pixels_of_the_training_part(tmp_path):
     raw_CHW, mask_1HW = blocks(64, 200)
     raw_CHW[:, 3:9, 5:50] = 0
     pair = str(write(tmp_path / "r.tif", raw_CHW, nodata=0)), str(write(tmp_path / "m.tif", mask_1HW))
-    library = Library(2)
+    library = new_library()
     found = survey(split_data(options(pair=(pair,)), library), library, NAMES)
     train_CHW = raw_CHW[:, :, :120].astype(np.float64)
     values_CN = train_CHW[:, (train_CHW != 0).any(axis=0)]
@@ -258,20 +268,21 @@ SPEC = ModelSpec(
 )
 
 
-def crop_rng(i):
-    """The generator of crop ``i`` of epoch 0, after it has chosen among the parts."""
+def middle_of(i):
+    """What sample ``i`` of epoch 0 is about: a pixel of the whole."""
     rng = np.random.default_rng([0, 0, i])
-    rng.choice(1, p=[1.0])
-    return rng
+    rng.integers(WHOLE.area)  # chooses among the parts, of which there is one
+    return rng.integers((0, 0), WHOLE.shape).tolist()
 
 
 def test_a_crop_is_what_lies_there(pair):
     """Normalised pixels and target of one and the same window."""
-    crops = Crops((part_of(pair),), Library(2), SPEC, 32, seed=0)
+    crops = Crops((part_of(pair),), new_library(), SPEC, 32, seed=0)
     raw_CHW, mask_1HW = blocks(64, 200)
     for i in range(10):
-        pixels_CHW, target_HW = (t.numpy() for t in crops[0, i])
-        window = random_window(Window(0, 0, 64, 200), 32, crop_rng(i))
+        pixels_CHW, target_HW, weight_HW = (t.numpy() for t in crops[0, i])
+        window = square_at(WHOLE, 32, middle_of(i))
+        assert weight_HW.tolist() == [[1]]
         assert np.array_equal(target_HW, mask_1HW[0][window.slices])
         expected_CHW = (raw_CHW[:, *window.slices] / 255 - 0.3) / 0.2
         assert np.allclose(pixels_CHW, expected_CHW, atol=1e-5)
@@ -280,7 +291,8 @@ def test_a_crop_is_what_lies_there(pair):
 def test_crops_stay_inside_their_part_and_show_all_of_it():
     inside = Window(10, 20, 74, 120)
     rng = np.random.default_rng(0)
-    windows = [random_window(inside, 32, rng) for _ in range(300)]
+    middles = rng.integers((10, 20), (74, 120), (300, 2)).tolist()
+    windows = [square_at(inside, 32, middle) for middle in middles]
     assert all(inside.contains(w) and w.shape == (32, 32) for w in windows)
     for corner in (Window(10, 20, 11, 21), Window(73, 119, 74, 120), Window(10, 119, 11, 120)):
         assert sum(w.contains(corner) for w in windows) >= 5, (
@@ -289,8 +301,8 @@ def test_crops_stay_inside_their_part_and_show_all_of_it():
 
 
 def test_a_small_image_is_filled_up_and_the_filling_ignored(pair):
-    crops = Crops((part_of(pair, Window(8, 16, 30, 36)),), Library(2), SPEC, 32, seed=0)
-    pixels_CHW, target_HW = crops[0, 0]
+    crops = Crops((part_of(pair, Window(8, 16, 30, 36)),), new_library(), SPEC, 32, seed=0)
+    pixels_CHW, target_HW, _ = crops[0, 0]
     assert pixels_CHW.shape == (3, 32, 32)
     assert (target_HW[22:] == IGNORE).all()
     assert (target_HW[:, 20:] == IGNORE).all()
@@ -300,11 +312,25 @@ def test_a_small_image_is_filled_up_and_the_filling_ignored(pair):
 
 def test_crops_differ_by_number_epoch_and_seed(pair):
     def crop(seed, epoch, i):
-        return Crops((part_of(pair),), Library(2), SPEC, 32, seed)[epoch, i][0]
+        return Crops((part_of(pair),), new_library(), SPEC, 32, seed)[epoch, i][0]
 
     first = crop(0, 0, 0)
     assert torch.equal(first, crop(0, 0, 0))
     assert not any(torch.equal(first, crop(*key)) for key in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+
+
+def test_processes_get_slices_of_every_batch():
+    """Together, step by step, what one process gets; each once."""
+    alone = list(Keys(24, batch=8))
+    for world in (1, 2, 4):
+        shares = [list(Keys(24, batch=8, rank=rank, world=world)) for rank in range(world)]
+        steps = [np.reshape(share, (3, 8 // world, 2)) for share in shares]
+        assert np.concatenate(steps, axis=1).reshape(-1, 2).tolist() == [list(key) for key in alone]
+        assert {len(Keys(24, batch=8, rank=0, world=world))} == {24 // world}
+    with pytest.raises(UsageError, match=r"divided among the processes, got 8 for 3"):
+        Keys(24, batch=8, world=3)
+    with pytest.raises(UsageError, match="whole batches of 8, got 20"):
+        Keys(20, batch=8)
 
 
 def test_workers_bring_the_same_crops(pair):
@@ -321,21 +347,30 @@ def test_workers_bring_the_same_crops(pair):
 def check_workers(pair):
     """The same crops by a worker as without."""
     pair = tuple(map(Path, pair))
-    crops = Crops((part_of(pair),), Library(2), SPEC, 32, seed=0)
+    crops = Crops((part_of(pair),), new_library(), SPEC, 32, seed=0)
     crops[0, 0]  # opens the raster here
-    keys = Keys(4)
-    batches = []
-    for workers in (0, 1):
-        loader = crop_loader(crops, keys, options(pair=(pair,), batch=2, crops_per_epoch=4, workers=workers))
-        batches.append([pixels for pixels, _ in loader])
+    keys = Keys(4, batch=2)
+    batches = [[batch.pixels_CHW for batch in crop_loader(crops, keys, workers)] for workers in (0, 1)]
     assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
 def test_a_library_travels_empty(pair):
-    library = Library(2)
-    library.open(Source(*pair))
+    library = new_library()
+    library.open(part_of(pair).source)
     there = pickle.loads(pickle.dumps(library))  # noqa: S301 - our own bytes
-    assert (there.classes, len(there.opened)) == (2, 0)
+    assert (there.legend, len(there.opened)) == (library.legend, 0)
+
+
+def test_few_files_are_open_however_many_are_read(folders, monkeypatch):
+    """And what is kept in memory is read without opening its file again."""
+    monkeypatch.setattr("train.data.labelled.OPEN_AT_ONCE", 2)
+    library = new_library()
+    split = split_data(options(**folders), library)
+    first = [library.open(part.source).read(part.window)[1] for part in split.all]
+    assert len(library.opened) == 2
+    monkeypatch.setattr("train.data.labelled.opened_planes", None)
+    again = [library.open(part.source).read(part.window)[1] for part in split.all]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 # --- evaluation
@@ -347,8 +382,8 @@ def test_evaluation_is_the_whole_part_at_once(pair, monkeypatch):
     torch.manual_seed(0)
     net = UNet(UNetOptions(3, 2, 2, 4)).eval()
     part = part_of(pair, Window(3, 10, 62, 197))
-    library = Library(2)
-    got = evaluate(net, torch.device("cpu"), [part], library, SPEC)
+    library = new_library()
+    got = evaluate(net, torch.device("cpu"), [part], library, SPEC).confusion
 
     raw_CHW, mask_1HW = blocks(64, 200)
     part_CHW = np.pad(raw_CHW[:, 3:62, 10:197], ((0, 0), (0, 1), (0, 1)), mode="reflect")
@@ -379,16 +414,16 @@ def test_small_parts_are_one_tile_and_large_ones_are_not():
         ({"pair": (("a", "b"),), "classes": ("one", "one")}, "differ"),
         ({"pair": (("a", "b"),), "val": 0.6, "test": 0.4}, "--val"),
         ({"pair": (("a", "b"),), "val": 0.0}, "--val"),
-        ({"pair": (("a", "b"),), "crop": 30}, "multiple of 2"),
-        ({"pair": (("a", "b"),), "crops_per_epoch": 7}, "--crops-per-epoch"),
+        ({"pair": (("a", "b"),), "crop": 30}, "--crop 30"),
+        ({"pair": (("a", "b"),), "crops_per_epoch": -1}, "--crops-per-epoch"),
         ({"pair": (("a", "b"),), "lr": 0.0}, "--lr"),
         ({"pair": (("a", "b"),), "epochs": 0}, "--epochs"),
         ({"pair": (("a", "b"),), "resolution": -1.0}, "--resolution"),
-        ({"pair": (("a", "b"),), "depth": 9}, "--depth"),
+        ({"pair": (("a", "b"),), "depth": 9}, "depth is 1 to 6"),
         ({"pair": (("a", "b"),), "precision": "fp8"}, "--precision"),
         ({"pair": (("a", "b"),), "threads": 0}, "--threads"),
     ],
 )
 def test_options_that_break_a_rule(told, word):
     with pytest.raises(UsageError, match=word):
-        options(**told)
+        TrainOptions(**{"classes": NAMES, "depth": 2, "crop": 32, **told})

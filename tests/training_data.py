@@ -37,3 +37,26 @@ def write_pair(folder, height=64, width=200, **place):
     raw_CHW, mask_1HW = blocks(height, width)
     place = place or PLACE
     return write(folder / "raster.tif", raw_CHW, **place), write(folder / "mask.tif", mask_1HW, **place)
+
+
+def write_images(folder, sizes):
+    """``images/`` and ``masks/`` of PNG pictures of these (height, width), without georeferencing."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for i, (height, width) in enumerate(sizes):
+        raw_CHW, mask_1HW = blocks(height, width, seed=i)
+        write(folder / "images" / f"{i}.png", raw_CHW)
+        write(folder / "masks" / f"{i}.png", mask_1HW)
+    return folder / "images", folder / "masks"
+
+
+def flags(told):
+    """Options as words of the command line."""
+    words = []
+    for key, value in told.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words

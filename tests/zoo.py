@@ -319,6 +319,23 @@ def pad_reflect():
     return b.model(b.conv(x, kernel=5))
 
 
+def picked_as_a_mirror(b, x, axis, before, after):
+    """Elements picked by computed positions: a mirror that repeats where the image is small."""
+    last = b("Sub", b("Gather", b("Shape", x), b.weight(np.int64(axis))), b.weight(np.int64(1)))
+    end = b("Add", last, b.weight(np.int64(after + 1)))
+    there = b("Range", b.weight(np.int64(-before)), end, b.weight(np.int64(1)))
+    folded = b("Mod", there, b("Mul", last, b.weight(np.int64(2))))
+    places = b("Sub", last, b("Abs", b("Sub", folded, last)))
+    return b("Gather", x, places, axis=axis)
+
+
+@exact
+def gather_mirrored():
+    b = Builder()
+    x = picked_as_a_mirror(b, picked_as_a_mirror(b, "x", 2, 3, 5), 3, 4, 2)
+    return b.model(b.conv(x, kernel=(9, 7)))
+
+
 @exact
 def pad_edge_and_cut():
     b = Builder()
@@ -539,6 +556,15 @@ def softmax_along_the_batch():
 def pad_wrap():
     b = Builder(opset=19)
     return b.model(b.conv(b("Pad", "x", b.integers(0, 0, 1, 1, 0, 0, 1, 1), mode="wrap")))
+
+
+@inexact("picks rows or columns by their position")
+def gather_turned():
+    b = Builder()
+    count = b("Gather", b("Shape", "x"), b.weight(np.int64(3)))
+    there = b("Range", b.weight(np.int64(0)), count, b.weight(np.int64(1)))
+    places = b("Sub", b("Sub", count, b.weight(np.int64(1))), there)
+    return b.model(b.same(b("Gather", "x", places, axis=3)))
 
 
 @inexact("is attention over the whole tile")

@@ -241,3 +241,33 @@ def resample(
             out_valid_HW[y, x] = total > 0.0
             if total > 0.0:
                 out_CHW[:, y, x] /= total
+
+
+@njit(nogil=True, cache=True)
+def box_mean(raw_CHW: NDArray[np.integer], side: int, out_CHW: NDArray[np.integer]) -> None:
+    """Mean of the ``side`` x ``side`` pixels around each, rounded down; at the borders, of those that exist.
+
+    An even side reaches one pixel further down and right than up and left. Sums are in 64 bits: in its own
+    type, nine pixels of 200 in uint8 would sum to 8. The time does not depend on the side.
+    """
+    before, after = (side - 1) // 2, side // 2
+    channels, height, width = raw_CHW.shape
+    sums = np.empty(width, np.int64)
+    for c in range(channels):
+        sums[:] = 0
+        for y in range(-after, height):
+            # Of the rows around row y, column by column: one row comes, one goes.
+            if y + after < height:
+                sums += raw_CHW[c, y + after]
+            if y > before:
+                sums -= raw_CHW[c, y - before - 1]
+            if y < 0:
+                continue
+            rows = min(y + after, height - 1) - max(y - before, 0) + 1
+            total = np.int64(0)
+            for x in range(-after, width):
+                total += sums[x + after] if x + after < width else 0
+                total -= sums[x - before - 1] if x > before else 0
+                if x >= 0:
+                    columns = min(x + after, width - 1) - max(x - before, 0) + 1
+                    out_CHW[c, y, x] = total // (rows * columns)

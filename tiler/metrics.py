@@ -1,9 +1,15 @@
-"""Agreement of labels with ground truth, from a confusion matrix that is summed as pixels stream by."""
+"""Agreement of labels with ground truth, from counts that are summed as pixels stream by.
+
+What is computed from counts of a whole data set is not the mean of what is computed image by image: of two
+images with intersections over unions of 0.1 and 0.9, the second a hundred times larger, the mean is 0.5 and
+the data set's is 0.89. Everything here is of all pixels that were added.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,11 +20,118 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Confusion:
-    """Counts of (true class, predicted class).
+class Scores(ABC):
+    """Scores per class, from how many pixels are of it, are predicted as it, and are both.
 
-    A class that occurs in neither has NaN scores, so that it cannot pull a mean up or down.
+    What has no pixels to go by is NaN, so that it cannot pull a mean up or down: all but the accuracy and
+    specificity of a class that occurs in neither truth nor prediction, the precision of one that is never
+    predicted, the recall of one that never occurs.
+    """
+
+    __slots__ = ()
+    FIRST_OBJECT: ClassVar[int] = 0
+    """Index of the first class that is no background."""
+
+    @abstractmethod
+    def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
+        """Count the pixels that both know; 255 in either is not counted.
+
+        Raises
+        ------
+        InputError
+            if their sizes differ, or a value is neither a class nor 255.
+        """
+
+    @property
+    @abstractmethod
+    def counts(self) -> NDArray[np.int64]:
+        """All that has been counted; counts of other pixels may be added to it in place."""
+
+    @property
+    @abstractmethod
+    def pixels(self) -> int:
+        """Number of pixels counted, once for each class that was decided on its own."""
+
+    @property
+    @abstractmethod
+    def accuracy(self) -> float:
+        """Share of decisions that agree."""
+
+    @property
+    def class_accuracy(self) -> NDArray[np.float64]:
+        """Share of the pixels that truth and prediction put on the same side of each class."""
+        wrong = self.true + self.predicted - 2 * self.hits
+        return 1 - _ratio(wrong, self._asked)
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union per class."""
+        return _ratio(self.hits, self.true + self.predicted - self.hits)
+
+    @property
+    def dice(self) -> NDArray[np.float64]:
+        """Twice the intersection over the sum of sizes, per class (F1)."""
+        return _ratio(2 * self.hits, self.true + self.predicted)
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """Share of the pixels predicted as a class that are of it."""
+        return _ratio(self.hits, self.predicted)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """Share of the pixels of a class that are predicted as it (sensitivity)."""
+        return _ratio(self.hits, self.true)
+
+    @property
+    def specificity(self) -> NDArray[np.float64]:
+        """Share of the pixels not of a class that are not predicted as it."""
+        return _ratio(self._asked - self.true - self.predicted + self.hits, self._asked - self.true)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `iou` over the classes that occur; NaN if none does."""
+        return mean_present(self.iou)
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean of `dice`, likewise."""
+        return mean_present(self.dice)
+
+    @property
+    def object_iou(self) -> float:
+        """`mean_iou` without the background, the first of classes that exclude each other."""
+        return mean_present(self.iou[self.FIRST_OBJECT :])
+
+    @property
+    def object_dice(self) -> float:
+        """`mean_dice` without the background, likewise."""
+        return mean_present(self.dice[self.FIRST_OBJECT :])
+
+    @property
+    @abstractmethod
+    def hits(self) -> NDArray[np.int64]:
+        """Pixels per class that are of it and predicted as it."""
+
+    @property
+    @abstractmethod
+    def true(self) -> NDArray[np.int64]:
+        """Pixels of each class."""
+
+    @property
+    @abstractmethod
+    def predicted(self) -> NDArray[np.int64]:
+        """Pixels predicted as each class."""
+
+    @property
+    @abstractmethod
+    def _asked(self) -> NDArray[np.int64]:
+        """Pixels per class of which it is known whether they are of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confusion(Scores):
+    """Counts of (true class, predicted class), for classes that exclude each other.
 
     >>> confusion = Confusion(2)
     >>> confusion.add(np.array([[0, 1, 1, 255]]), np.array([[0, 1, 0, 1]]))
@@ -26,6 +139,7 @@ class Confusion:
     ([[1, 0], [1, 1]], [0.5, 0.5])
     """
 
+    FIRST_OBJECT: ClassVar[int] = 1
     classes: int
     counts_TP: NDArray[np.int64] = field(init=False)
     """Rows are the truth, columns the prediction."""
@@ -36,13 +150,9 @@ class Confusion:
         object.__setattr__(self, "counts_TP", np.zeros((self.classes, self.classes), np.int64))
 
     def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
-        """Count the pixels that both know; 255 in either is not counted.
-
-        Raises
-        ------
-        InputError
-            if a value is neither a class nor 255.
-        """
+        """As `Scores` has it: class indices and 255."""
+        if truth.shape != predicted.shape:
+            raise InputError(f"truth and prediction have one size, got {truth.shape} and {predicted.shape}")
         known = (truth != NODATA) & (predicted != NODATA)
         truth_N, predicted_N = truth[known].astype(np.int64), predicted[known].astype(np.int64)
         for name, values_N in (("truth", truth_N), ("prediction", predicted_N)):
@@ -55,6 +165,11 @@ class Confusion:
         self.counts_TP[...] += np.bincount(pairs_N, minlength=self.classes**2).reshape(self.counts_TP.shape)
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return self.counts_TP
+
+    @property
     def pixels(self) -> int:
         """Number of pixels counted."""
         return int(self.counts_TP.sum())
@@ -65,42 +180,94 @@ class Confusion:
         return float(_ratio(np.trace(self.counts_TP), self.counts_TP.sum()))
 
     @property
-    def iou(self) -> NDArray[np.float64]:
-        """Intersection over union per class."""
-        return _ratio(self._hits, self._true + self._predicted - self._hits)
-
-    @property
-    def dice(self) -> NDArray[np.float64]:
-        """Twice the intersection over the sum of sizes, per class (F1)."""
-        return _ratio(2 * self._hits, self._true + self._predicted)
-
-    @property
-    def precision(self) -> NDArray[np.float64]:
-        """Share of the pixels predicted as a class that are of it."""
-        return _ratio(self._hits, self._predicted)
-
-    @property
-    def recall(self) -> NDArray[np.float64]:
-        """Share of the pixels of a class that are predicted as it."""
-        return _ratio(self._hits, self._true)
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that occur; NaN if none does."""
-        present = self.iou[~np.isnan(self.iou)]
-        return float(present.mean()) if present.size else float("nan")
-
-    @property
-    def _hits(self) -> NDArray[np.int64]:
+    def hits(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
         return np.diag(self.counts_TP)
 
     @property
-    def _true(self) -> NDArray[np.int64]:
+    def true(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
         return np.asarray(self.counts_TP.sum(axis=1))
 
     @property
-    def _predicted(self) -> NDArray[np.int64]:
+    def predicted(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
         return np.asarray(self.counts_TP.sum(axis=0))
+
+    @property
+    def _asked(self) -> NDArray[np.int64]:
+        return np.full(self.classes, self.counts_TP.sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndependentConfusion(Scores):
+    """Counts of (truth, prediction) for each class on its own: a pixel may be of several, or of none.
+
+    >>> confusion = IndependentConfusion(2)
+    >>> confusion.add(np.array([[[1, 1, 0]], [[0, 255, 1]]]), np.array([[[1, 0, 0]], [[0, 1, 1]]]))
+    >>> confusion.iou.tolist(), confusion.accuracy
+    ([0.5, 1.0], 0.8)
+    """
+
+    classes: int
+    counts_KTP: NDArray[np.int64] = field(init=False)
+    """Per class: rows are the truth (no, yes), columns the prediction."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise UsageError(f"a confusion matrix has at least one class, got {self.classes}")
+        object.__setattr__(self, "counts_KTP", np.zeros((self.classes, 2, 2), np.int64))
+
+    def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
+        """As `Scores` has it: (K, H, W) of 0, 1 and 255."""
+        for k, (truth_HW, predicted_HW) in enumerate(zip(truth, predicted, strict=True)):
+            one = Confusion(2)
+            one.add(truth_HW, predicted_HW)
+            self.counts_KTP[k] += one.counts_TP
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return self.counts_KTP
+
+    @property
+    def pixels(self) -> int:
+        """Number of decisions counted: a pixel counts once per class."""
+        return int(self.counts_KTP.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of decisions that agree."""
+        return float(_ratio(np.trace(self.counts_KTP.sum(axis=0)), self.counts_KTP.sum()))
+
+    @property
+    def hits(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return self.counts_KTP[:, 1, 1]
+
+    @property
+    def true(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return np.asarray(self.counts_KTP[:, 1].sum(axis=1))
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return np.asarray(self.counts_KTP[:, :, 1].sum(axis=1))
+
+    @property
+    def _asked(self) -> NDArray[np.int64]:
+        return np.asarray(self.counts_KTP.sum(axis=(1, 2)))
+
+
+def mean_present(values: NDArray[np.float64]) -> float:
+    """Mean of what is not NaN; NaN if nothing is left.
+
+    >>> mean_present(np.array([0.5, np.nan, 1.0]))
+    0.75
+    """
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
 
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:  # noqa: ANN401 - ints or int arrays

@@ -201,22 +201,35 @@ def open_labels(path: str | Path, like: RasterInfo) -> Raster:
         if it has several bands, lies in another CRS, or has another size and no georeferencing.
     """
     native = GdalRaster(Source(Path(path), dtypes=LABEL_DTYPES))
-    info = native.info
-    if info.bands != 1:
-        raise InputError(f"labels have one band, got {info.bands} in {path}")
-    same = (info.height, info.width, info.transform) == (like.height, like.width, like.transform)
-    if same and (info.crs == like.crs or info.crs is None or like.crs is None):
-        return native
+    if native.info.bands != 1:
+        raise InputError(f"labels have one band, got {native.info.bands} in {path}")
+    return on_grid(native, like)
+
+
+def on_grid(labels: Raster, like: RasterInfo) -> Raster:
+    """Labels on the grid of another raster: the nearest label, outside them nodata.
+
+    Raises
+    ------
+    InputError
+        if they lie in another CRS, or have another size and no georeferencing.
+    """
+    info = labels.info
+    unplaced = info.transform is None or like.transform is None
+    same_size = (info.height, info.width) == (like.height, like.width)
+    same_crs = info.crs == like.crs or info.crs is None or like.crs is None
+    if same_size and (unplaced or (info.transform == like.transform and same_crs)):
+        return labels
     target = replace(info, height=like.height, width=like.width, crs=like.crs, transform=like.transform)
     if info.transform is None or like.transform is None:
         raise InputError(
             f"labels without georeferencing have the size of their raster ({like.width} x {like.height} px), "
-            f"got {info.width} x {info.height} in {path}"
+            f"got {info.width} x {info.height} in {info.name}"
         )
     if info.crs != like.crs:
-        raise InputError(f"labels lie in the CRS of their raster ({like.crs}), got {info.crs} in {path}")
+        raise InputError(f"labels lie in the CRS of their raster ({like.crs}), got {info.crs} in {info.name}")
     step = ~info.transform @ like.transform
-    return NearestRaster(native, *_nearest_by(step, like.height, like.width, str(path)), target)
+    return NearestRaster(labels, *_nearest_by(step, like.height, like.width, info.name), target)
 
 
 def open_mask(path: Path, like: RasterInfo) -> Mask:

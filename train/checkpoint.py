@@ -1,6 +1,6 @@
 """Networks on disk: a folder that is there as a whole or not at all.
 
-Holds ``model.safetensors`` (weights), ``network.json`` (`UNetOptions`), ``spec.json`` (`ModelSpec`), and for
+Holds ``model.safetensors`` (weights), ``network.json`` (its options), ``spec.json`` (`ModelSpec`), and for
 the last epoch ``state.pt``, what a resumed run needs besides. Nothing is unpickled but tensors and numbers.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,14 +17,16 @@ from safetensors.torch import load_file, save_file
 
 from tiler.errors import InputError
 from tiler.spec import ModelSpec
-from train.unet import UNet, UNetOptions
+from train.models.build import from_json, to_json
 from train.writing import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from train.models.network import Network
 
-def save_checkpoint(folder: Path, net: UNet, spec: ModelSpec, state: dict[str, Any] | None = None) -> None:
+
+def save_checkpoint(folder: Path, net: Network, spec: ModelSpec, state: dict[str, Any] | None = None) -> None:
     """Write under another name, then swap: a kill leaves the old folder or the new one."""
     partial = _partial(folder)
     with writing(folder):
@@ -33,7 +34,7 @@ def save_checkpoint(folder: Path, net: UNet, spec: ModelSpec, state: dict[str, A
         partial.mkdir(parents=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
         save_file(weights, partial / "model.safetensors")
-        (partial / "network.json").write_text(json.dumps(asdict(net.options)) + "\n", encoding="utf-8")
+        (partial / "network.json").write_text(json.dumps(to_json(net)) + "\n", encoding="utf-8")
         (partial / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
         if state is not None:
             torch.save(state, partial / "state.pt")
@@ -65,7 +66,7 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old")
 
 
-def load_checkpoint(folder: Path) -> tuple[UNet, ModelSpec]:
+def load_checkpoint(folder: Path) -> tuple[Network, ModelSpec]:
     """The network, on the CPU and in evaluation mode, and what it says about itself.
 
     Raises
@@ -76,12 +77,12 @@ def load_checkpoint(folder: Path) -> tuple[UNet, ModelSpec]:
     try:
         raw = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         spec = ModelSpec.from_json((folder / "spec.json").read_text(encoding="utf-8"))
-        net = UNet(UNetOptions(**raw))
+        net = from_json(raw)
         net.load_state_dict(load_file(folder / "model.safetensors"))
     except FileNotFoundError as error:
         missing = error.filename or folder / "model.safetensors"
         raise InputError(f"a checkpoint is a folder like RUN/best, got {folder}: no {missing}") from None
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"checkpoint {folder} is damaged: {_one_line(error)}; train again") from None
     return net.eval(), spec
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from train.writing import write_whole
@@ -12,7 +14,8 @@ from train.writing import write_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tiler.metrics import Confusion
+    from tiler.metrics import Scores
+    from train.evaluation import Evaluation
 
 SCORES = ("iou", "dice", "precision", "recall")
 
@@ -28,49 +31,70 @@ class Epoch:
     lr: float
     """At its last step."""
     iou: tuple[float, ...]
-    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction."""
+    """Per class, on the validation part; NaN for a class that occurs in neither truth nor prediction, and for
+    all if the epoch was not followed by an evaluation."""
     mean_iou: float
     seconds: float
+    waited: float
+    """Seconds of these in which the network waited for data."""
 
     def line(self, epochs: int, names: tuple[str, ...]) -> str:
         """For a log on a terminal."""
         ious = "  ".join(f"{name} {iou:.3f}" for name, iou in zip(names, self.iou, strict=True))
-        return (
-            f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}  val IoU {self.mean_iou:.4f} ({ious})"
-            f"  {self.seconds:.1f} s"
-        )
+        val = f"  val IoU {self.mean_iou:.4f} ({ious})" if self.evaluated else ""
+        return f"epoch {self.number:3d}/{epochs}  loss {self.loss:.4f}{val}  {self.seconds:.1f} s"
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it has scores."""
+        return not math.isnan(self.mean_iou)
 
 
 def write_log(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
     """One row per epoch. Always written whole, so that a resumed run has one log."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds"])
+    out.writerow(["epoch", "loss", "lr", *(f"iou_{name}" for name in names), "mean_iou", "seconds", "waited"])
     for e in epochs:
         values = (e.loss, e.lr, *e.iou, e.mean_iou)
-        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}"])
+        out.writerow([e.number, *(f"{value:.8g}" for value in values), f"{e.seconds:.2f}", f"{e.waited:.2f}"])
     write_whole(path, text.getvalue().encode())
 
 
+def write_lines(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
+    """The same as `write_log` for machines: a JSON object per line, null where a class is absent."""
+    lines = []
+    for e in epochs:
+        iou = dict(zip(names, map(_number, e.iou), strict=True))
+        lines.append(json.dumps(asdict(e) | {"iou": iou, "mean_iou": _number(e.mean_iou)}) + "\n")
+    write_whole(path, "".join(lines).encode())
+
+
 def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
-    """Training loss, and validation IoU per class, over the epochs."""
+    """Write `curve` to a file."""
+    write_whole(path, curve(epochs, names))
+
+
+def curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
+    """Training loss, and validation IoU per class, over the epochs, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     numbers = [e.number for e in epochs]
-    left.plot(numbers, [e.loss for e in epochs])
+    left.plot(numbers, [e.loss for e in epochs], ".-")
     left.set(xlabel="epoch", ylabel="training loss")
+    evaluated = [e for e in epochs if e.evaluated]
     for k, name in enumerate(names):
-        right.plot(numbers, [e.iou[k] for e in epochs], label=name)
+        right.plot([e.number for e in evaluated], [e.iou[k] for e in evaluated], ".-", label=name)
     right.set(xlabel="epoch", ylabel="validation IoU", ylim=(0, 1))
     right.legend()
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    write_whole(path, image.getvalue())
+    return image.getvalue()
 
 
-def scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
+def scores(confusion: Scores, names: tuple[str, ...]) -> dict[str, Any]:
     """Per class and mean, as plain numbers; None where a class does not occur."""
     table = {score: getattr(confusion, score) for score in SCORES}
     per_class = {
@@ -79,9 +103,22 @@ def scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "classes": per_class,
         "mean_iou": _number(confusion.mean_iou),
+        "mean_dice": _number(confusion.mean_dice),
+        "object_iou": _number(confusion.object_iou),
+        "object_dice": _number(confusion.object_dice),
         "accuracy": _number(confusion.accuracy),
         "pixels": confusion.pixels,
     }
+
+
+def results(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
+    """`scores` of the data set, and under ``samples`` means of each sample's own, where a class occurs."""
+    means = {score: evaluation.sample_mean(score) for score in SCORES}
+    per_class = {
+        name: {score: _number(values[k]) for score, values in means.items()} for k, name in enumerate(names)
+    }
+    samples = {"count": len(evaluation.samples), "classes": per_class}
+    return scores(evaluation.confusion, names) | {"samples": samples}
 
 
 def _number(value: float) -> float | None:

@@ -1,58 +1,56 @@
 """A training run from data to tested network, top to bottom.
 
-Everything random is a function of (seed, epoch, step), and the state on disk is replaced as a whole after
-each epoch. So a run that is killed and started again ends with the very weights of an unbroken one.
 It knows nothing of ONNX (`export`) or of the command line (`train.cli`).
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import shutil
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from accelerate import Accelerator
-from tqdm import tqdm
+from torch import nn
 
-from tiler.errors import MissingError, TilerError, UsageError
+from tiler.errors import InputError
 from tiler.spec import ModelSpec, default_classes
-from tiler.toml import read_toml
-from train.augment import Augment
-from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
-from train.crops import Crops, Keys, crop_loader
-from train.evaluate import evaluate
-from train.labelled import Library
-from train.loss import segmentation_loss
-from train.record import Epoch, draw_curve, score_table, scores, write_log
-from train.split import split_data
-from train.survey import survey
-from train.unet import UNet, UNetOptions, parameters
-from train.writing import write_whole, writing
+from train.checkpoint import load_checkpoint
+from train.data.augment import Augment
+from train.data.crops import Crops
+from train.data.labelled import Library
+from train.data.split import split_data
+from train.data.survey import survey
+from train.data.weightmap import class_weights
+from train.evaluate import Examiner
+from train.freezing import check_freezable
+from train.loop import Loop
+from train.machine import Machine
+from train.models.build import build
+from train.models.initial import initialise
+from train.models.network import parameters
+from train.models.same_size import same_size
+from train.models.weights import load_weights
+from train.outdir import check_outdir, claim, remove_run
+from train.recompute import recompute_blocks
+from train.record import results, score_table
+from train.report.make import make_report
+from train.together import evaluate_together
+from train.writing import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-    from torch.optim import Optimizer
 
     from tiler.ports import RasterInfo
+    from train.data.split import Split
+    from train.data.survey import Survey
+    from train.models.network import Network
     from train.options import TrainOptions
-    from train.split import Split
-    from train.survey import Survey
+    from train.progress import Progress
 
-OURS: Final = ("best", "last", "log.csv", "curve.png", "metrics.json", "options.toml")
-"""What a run writes, and what ``overwrite`` removes, in this order: the last one tells that it is a run's."""
-WARM_UP: Final = 0.1
-"""Share of all steps in which the learning rate rises."""
-AVERAGED: Final = 0.1
-"""Weights are averaged over about this share of all steps, those before weighing less and less."""
-CLIP: Final = 1.0
-"""Largest norm of the gradients; a rare odd batch does not throw the weights off."""
+RESULT: Final = "metrics.json"
+"""Written last: it tells that a run is finished."""
 
 
 def train(
@@ -65,6 +63,8 @@ def train(
 ) -> dict[str, Any]:
     """Train, or carry on; returns what ``metrics.json`` holds.
 
+    Started by ``torchrun`` or ``accelerate launch``, all processes call this alike.
+
     Parameters
     ----------
     options
@@ -76,131 +76,200 @@ def train(
     progress
         Show a bar within each epoch, on a terminal.
     say
-        Receives one line per event.
+        Receives one line per event, in the first process.
 
     Raises
     ------
     TilerError
         of the kind that says whose fault it is, with one line for people.
     """
-    if overwrite:
+    machine = Machine.start(options)
+    say = machine.only_first(say)
+    if overwrite and machine.first:
         remove_run(outdir)
+    machine.wait()
     check_outdir(outdir, options)
-    finished = outdir / "metrics.json"
-    if finished.exists():
+    if (outdir / RESULT).exists():
         say(f"{outdir} is finished; --overwrite starts anew")
-        result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        say(score_table(result.get("test") or result["val"]))
-        return result
+        return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
-    # --- machine
-    accelerator = start_accelerator(options)
-    torch.manual_seed(options.seed)
-
-    # --- data
-    library = Library(len(options.classes))
-    split = split_data(options, library)
-    found = survey(split, library, options.classes)
-    say(data_summary(split, found, options))
-
-    # --- network
-    info = library.info(split.train[0].source)
-    net = UNet(UNetOptions(info.bands, len(options.classes), options.depth, options.width, options.up))
-    spec = model_spec(options, net, info, found)
+    data = find_data(options)
+    say(data_summary(data.split, data.found, options))
+    net = new_network(options, data.info.bands, say)
+    spec = model_spec(options, net, data)
     say(
-        f"network: {parameters(net):,} parameters, stride {net.stride}, halo {net.halo}; "
-        f"on {accelerator.device}"
+        f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
+        f"{machine}"
     )
 
-    # --- loop
-    loop = Loop(options, accelerator, net, spec, split, library, outdir)
-    claim(outdir, options)
+    loop = Loop(
+        counted(options, data.split),
+        machine,
+        net,
+        spec,
+        new_crops(options, spec, data),
+        data.split.val,
+        outdir,
+    )
+    machine.wait()  # all have looked at the folder before one writes to it
+    if machine.first:
+        claim(outdir, options)
     loop.resume(say)
     loop.run(say, progress=progress)
 
-    # --- test, with the best weights
+    machine.wait()
     best, _ = load_checkpoint(outdir / "best")
-    best.to(accelerator.device)
-    result = {"best_epoch": loop.best_epoch, "epochs": options.epochs, "parameters": parameters(best)}
+    return said(say, conclude(options, outdir, machine, best.to(machine.device), data, loop.progress))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """What there is to learn from, and what one look at it has found."""
+
+    split: Split
+    library: Library
+    found: Survey
+
+    @property
+    def info(self) -> RasterInfo:
+        """Of the first raster; the others are like it."""
+        return self.library.info(self.split.train[0].source)
+
+
+def find_data(options: TrainOptions) -> Data:
+    """Find, divide and survey the data.
+
+    Raises
+    ------
+    InputError
+        if it cannot be trained on as the options say.
+    """
+    told = options.data_options()
+    library = Library(told.legend(), options.sample_options().gaps())
+    split = split_data(told, library)
+    found = survey(split, library, options.classes)
+    if options.best_by in options.classes:
+        index = options.classes.index(options.best_by)
+        if not found.pixels["val"][index]:
+            raise InputError(
+                f"--best-by is a class of the validation part, got no pixel of {options.best_by!r} in it; "
+                "give it more with --val"
+            )
+    return Data(split, library, found)
+
+
+def conclude(
+    options: TrainOptions, outdir: Path, machine: Machine, best: Network, data: Data, progress: Progress
+) -> dict[str, Any]:
+    """Evaluate the best weights on all that was not learnt from, and write it down; returns it."""
+    spec = model_spec(options, best, data)
+    result: dict[str, Any] = {
+        "best_epoch": progress.best_epoch,
+        "epochs": len(progress.epochs),
+        "parameters": parameters(best),
+    }
     for name in ("val", "test"):
-        if parts := getattr(split, name):
-            confusion = evaluate(best, accelerator.device, parts, library, spec)
-            result[name] = scores(confusion, options.classes)
-    write_whole(finished, (json.dumps(result, indent=2) + "\n").encode())
-    which = "test" if split.test else "val"
-    say(f"{which} part, weights of epoch {loop.best_epoch}:")
-    say(score_table(result[which]))
+        if parts := getattr(data.split, name):
+            evaluation = evaluate_together(machine, best, parts, data.library, spec, tta=options.tta)
+            result[name] = results(evaluation, options.classes)
+    if machine.first and options.report:
+        make_report(
+            outdir / "report",
+            Examiner(best, machine.device, data.library, spec, options.tta),
+            evaluation,
+            progress.epochs,
+            title=outdir.name,
+            facts=report_facts(options, result),
+            palette=options.palette,
+        )
+    if machine.first:
+        write_whole(outdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
 
-def check_outdir(outdir: Path, options: TrainOptions) -> None:
-    """Find a folder that is free, or holds this very run.
+def said(say: Callable[[str], None], result: dict[str, Any]) -> dict[str, Any]:
+    """The result, which it has told."""
+    part = "test" if "test" in result else "val"
+    say(f"{part} part, weights of epoch {result['best_epoch']}:")
+    say(score_table(result[part]))
+    return result
+
+
+def report_facts(options: TrainOptions, result: dict[str, Any]) -> dict[str, str]:
+    """What the report says of a run besides its figures."""
+    part = "test" if "test" in result else "val"
+    return {
+        "Network": f"{options.preset}, {result['parameters']:,} parameters",
+        "Data": f"the {part} part",
+        "Weights": f"of epoch {result['best_epoch']}, of {result['epochs']}; best by {options.best_by}",
+        "Averaged over flips and turns": "yes" if options.tta else "no",
+        "Origin": options.attribution or "not told",
+    }
+
+
+def counted(options: TrainOptions, split: Split) -> TrainOptions:
+    """With a number of crops per epoch: as many as cover the training part, if none is told."""
+    if options.crops_per_epoch:
+        return options
+    area = sum(part.window.area for part in split.train)
+    return replace(options, crops_per_epoch=math.ceil(area / options.crop**2))
+
+
+def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -> Network:
+    """The network that the options name, with the weights that they start from.
 
     Raises
     ------
     UsageError
-        if it holds something else.
+        if it cannot be trained as they say.
     """
-    told = outdir / "options.toml"
-    if outdir.exists() and not outdir.is_dir():
-        raise UsageError(f"OUTDIR is a folder, got the file {outdir}")
-    if told.exists():
-        options.check_same(read_toml(told))
-    elif outdir.exists() and {p.name for p in outdir.iterdir()} - {"options.toml.partial"}:
-        raise UsageError(f"OUTDIR is new, empty or an earlier run's, got {outdir}; name another")
+    torch.manual_seed(options.seed)
+    net = build(options.network_options().options(bands, options.channels))
+    initialise(net, options.init)
+    if options.weights is not None:
+        say(str(load_weights(net, Path(options.weights))))
+    if options.freeze_epochs:
+        check_freezable(net)
+    if options.sync_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call] # in place
+    if options.recompute:
+        recompute_blocks(net)
+    return net
 
 
-def claim(outdir: Path, options: TrainOptions) -> None:
-    """Write down whose folder it is."""
-    with writing(outdir):
-        outdir.mkdir(parents=True, exist_ok=True)
-    if not (outdir / "options.toml").exists():
-        write_whole(outdir / "options.toml", options.to_toml().encode())
+def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
+    """What is learnt from."""
+    pixels_K = data.found.pixels["train"]
+    return Crops(
+        data.split.train,
+        data.library,
+        spec,
+        options.crop,
+        options.seed,
+        Augment(options.augment_options()),
+        class_weights(pixels_K) if options.weigh_classes else (),
+        options.balance,
+        data.found.classes,
+    )
 
 
-def remove_run(outdir: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
-    if not (outdir / "options.toml").is_file():
-        return
-    for name in OURS:
-        for path in (outdir / f"{name}{suffix}" for suffix in ("", ".partial", ".old")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def start_accelerator(options: TrainOptions) -> Accelerator:
-    """The device and precision that were asked for, or an error: never a slower one in silence."""
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise MissingError(
-            "--device cuda needs a CUDA GPU and a PyTorch built for it, found none; use --device cpu"
-        )
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    torch.backends.cudnn.deterministic = True
-    cpu = options.device == "cpu" or not torch.accelerator.is_available()
-    if cpu and options.precision == "fp16":
-        raise UsageError("--precision fp16 needs a GPU, got a CPU; use no or bf16")
-    accelerator = Accelerator(cpu=cpu, mixed_precision=options.precision)
-    if accelerator.num_processes > 1:
-        raise UsageError(
-            f"training runs in one process, got {accelerator.num_processes}; start it without a launcher"
-        )
-    return accelerator
-
-
-def model_spec(options: TrainOptions, net: UNet, info: RasterInfo, found: Survey) -> ModelSpec:
+def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
     """What the model will say about itself: bytes become 0 to 1, then each band is standardised."""
+    info, found = data.info, data.found
     scale = 1 / 255 if info.dtype == "uint8" else 1.0
     numbers = options.bands or range(1, info.bands + 1)
+    whole = same_size(net)
     return ModelSpec(
         bands=tuple(f"band {number}" for number in numbers),
         classes=default_classes(options.classes),
         scale=(scale,) * info.bands,
         mean=tuple(float(m) * scale for m in found.moments.mean_C),
         std=tuple(float(s) * scale for s in found.moments.deviation),
-        stride=net.stride,
-        halo=net.halo,
-        exact=net.exact,
-        resolution=options.resolution or (round(sum(info.ground) / 2, 6) if info.ground else None),
+        stride=whole.stride,
+        halo=whole.halo,
+        exact=whole.exact,
+        activation="sigmoid" if options.independent else "logits",
+        resolution=options.resolution or (float(f"{sum(info.ground) / 2:.6g}") if info.ground else None),
         attribution=options.attribution,
     )
 
@@ -217,141 +286,3 @@ def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
     absent = [c for c, n in zip(options.classes, found.pixels["train"], strict=True) if not n]
     lines += [f"no pixel of {name!r} to train on: the network will not know it" for name in absent]
     return "\n".join(lines)
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """One cycle: a linear rise to the peak, then half a cosine down to nothing.
-
-    >>> [round(learning_rate(step, 10, 1.0), 2) for step in (0, 1, 5, 9)]
-    [1.0, 0.98, 0.5, 0.02]
-    """
-    rise = max(1, round(WARM_UP * steps))
-    if step < rise:
-        return peak * (step + 1) / rise
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise + 1) / (steps - rise + 1)))
-
-
-@dataclass(slots=True, eq=False)
-class Loop:
-    """The epochs, and what is carried from one to the next."""
-
-    options: TrainOptions
-    accelerator: Accelerator
-    net: UNet
-    spec: ModelSpec
-    split: Split
-    library: Library
-    outdir: Path
-    epochs: list[Epoch] = field(default_factory=list, init=False)
-    """Finished ones."""
-    best_epoch: int = field(default=0, init=False)
-    """Number of the one with the highest mean IoU on the validation part, the first among equals."""
-    average: UNet = field(init=False)
-    """`net` averaged over its last steps: calmer and better than any single one. It is validated and kept."""
-    model: Any = field(init=False)
-    """`net`, on the device and in the precision that were asked for."""
-    optimizer: Optimizer = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.average = copy.deepcopy(self.net).to(self.accelerator.device)
-        # Channels last in memory: the convolutions of a CPU are a third faster with it.
-        net: Any = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(net.parameters(), lr=self.options.lr, weight_decay=0.01)
-        self.model, self.optimizer = self.accelerator.prepare(net, optimizer)
-
-    @property
-    def best_score(self) -> float:
-        """Mean IoU of the best epoch so far."""
-        return self.epochs[self.best_epoch - 1].mean_iou if self.best_epoch else -1.0
-
-    def run(self, say: Callable[[str], None], *, progress: bool) -> None:
-        """All epochs that are not finished yet."""
-        crops = Crops(self.split.train, self.library, self.spec, self.options.crop, self.options.seed)
-        keys = Keys(self.options.crops_per_epoch)
-        loader = crop_loader(crops, keys, self.options)
-        augment = Augment(self.options.seed)
-
-        for epoch in range(len(self.epochs), self.options.epochs):
-            began = time.perf_counter()
-            keys.epoch = epoch
-            hidden = None if progress else True  # None: hidden unless on a terminal
-            batches = tqdm(loader, f"epoch {epoch + 1}", leave=False, disable=hidden)
-
-            self.model.train()
-            total = 0.0
-            for step, (pixels_NCHW, target_NHW) in enumerate(batches):
-                batch = pixels_NCHW.to(self.accelerator.device), target_NHW.to(self.accelerator.device)
-                total += self.learn(*augment(*batch, epoch, step), epoch * len(loader) + step)
-            self.check_finite(total, epoch)
-
-            confusion = evaluate(
-                self.average, self.accelerator.device, self.split.val, self.library, self.spec
-            )
-            iou = tuple(confusion.iou.tolist())
-            lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - began
-            self.epochs.append(Epoch(epoch + 1, total / len(loader), lr, iou, confusion.mean_iou, seconds))
-            self.save()
-            say(self.epochs[-1].line(self.options.epochs, self.options.classes))
-
-    def learn(self, pixels_NCHW: torch.Tensor, target_NHW: torch.Tensor, step: int) -> float:
-        """One step of the optimizer; returns the loss before it."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.options.steps, self.options.lr)
-        logits_NKHW = self.model(pixels_NCHW.contiguous(memory_format=torch.channels_last))
-        loss = segmentation_loss(logits_NKHW, target_NHW)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), CLIP)
-        self.optimizer.step()
-        self.follow()
-        return float(loss.detach())
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move the average a little towards the network."""
-        share = 1 / max(1.0, AVERAGED * self.options.steps)
-        now = self.net.state_dict()
-        for name, value in self.average.state_dict().items():
-            value.lerp_(now[name], share) if value.is_floating_point() else value.copy_(now[name])
-
-    def check_finite(self, total: float, epoch: int) -> None:
-        """Stop rather than go on with weights that are no numbers."""
-        if not math.isfinite(total):
-            raise TilerError(
-                f"training diverged in epoch {epoch + 1}: its loss is {total}; lower --lr and --overwrite"
-            )
-
-    def save(self) -> None:
-        """Keep the epoch that was just finished: for a resumed run, and for people."""
-        if self.epochs[-1].mean_iou > self.best_score:
-            self.best_epoch = len(self.epochs)
-            save_checkpoint(self.outdir / "best", self.average, self.spec)
-        scaler = self.accelerator.scaler
-        state = {
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-            "best_epoch": self.best_epoch,
-        }
-        save_checkpoint(self.outdir / "last", self.net, self.spec, state)
-        write_log(self.outdir / "log.csv", self.epochs, self.options.classes)
-        draw_curve(self.outdir / "curve.png", self.epochs, self.options.classes)
-
-    def resume(self, say: Callable[[str], None]) -> None:
-        """Take up what an earlier run left, if it finished an epoch."""
-        last = self.outdir / "last"
-        recover(last)
-        recover(self.outdir / "best")
-        if not last.exists():
-            return
-        weights, _ = load_checkpoint(last)
-        self.net.load_state_dict(weights.state_dict())
-        state = load_state(last)
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        self.best_epoch = state["best_epoch"]
-        say(f"carrying on after epoch {len(self.epochs)}")

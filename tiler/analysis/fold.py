@@ -95,6 +95,8 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 def _modulo(node: Node, a: Array, b: Array) -> Array:
+    if b.dtype.kind != "f" and not np.all(b):
+        raise UnprovenError("divides by zero (not proven)")
     return np.asarray(np.fmod(a, b) if node.get("fmod", 0) else np.mod(a, b))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from tiler.analysis.fold import slices, split_sizes, target_shape
 from tiler.analysis.interval import IDENTITY, Repeated, Window
@@ -14,6 +16,8 @@ from tiler.analysis.tensor import SPATIAL, Atom, Axis, Constant, Tensor, Unprove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from tiler.analysis.node import Rule
 
@@ -202,6 +206,8 @@ def pad(node: Node) -> Step:
         if (before, after) == (0, 0):
             continue
         atom = x.single(axis)
+        if node.get("mode", "constant") == "reflect" and max(before, after) >= atom.length:
+            raise UnprovenError(f"reflects more than the {atom.length} elements that are there (not proven)")
         result = result.with_axis(axis, (_cropped(atom, -before, atom.length + before + after),))
         if atom.role in SPATIAL:
             links[atom.role] = Window(1, 1, before)
@@ -228,14 +234,33 @@ def centre(node: Node) -> Step:
 
 
 def gather(node: Node) -> Step:
-    """Elements of an axis that is neither rows nor columns."""
+    """Elements of an axis that is neither rows nor columns; or all rows or columns, with more around them."""
     x = node.tensor()
     axis = node.axis(0, len(x.axes))
     indices = node.array(1)
-    if indices is None or x.roles(axis):
+    if indices is not None and not x.roles(axis):
+        result = Tensor((*x.axes[:axis], *map(plain, indices.shape), *x.axes[axis + 1 :]))
+        return replace(same_place(node, result), fixed=(indices.tobytes(),))
+    atom = x.single(axis)
+    before = None if indices is None else _before(indices, atom.length)
+    if before is None or indices is None or atom.role not in SPATIAL:
         raise UnprovenError("picks rows or columns by their position (not proven)")
-    result = Tensor((*x.axes[:axis], *map(plain, indices.shape), *x.axes[axis + 1 :]))
-    return same_place(node, result)
+    result = x.with_axis(axis, (_cropped(atom, -before, len(indices)),))
+    links = {role: IDENTITY for role in x.roles() if role in SPATIAL} | {atom.role: Window(1, 1, before)}
+    return Step((result,), tuple(Link(0, role, way) for role, way in links.items()))
+
+
+def _before(indices: NDArray[Any], length: int) -> int | None:
+    """How many are picked before all elements come in their order; where they do so often, in the middle.
+
+    What is picked around them is padding, as a mirror makes it that repeats where the image is small.
+    """
+    if indices.ndim != 1 or len(indices) < length:
+        return None
+    runs = np.lib.stride_tricks.sliding_window_view(indices, length)
+    found = np.flatnonzero((runs == np.arange(length)).all(axis=1))
+    middle = (len(indices) - length) / 2
+    return int(min(found, key=lambda start: abs(start - middle))) if len(found) else None
 
 
 def depth_to_space(node: Node) -> Step:

@@ -32,6 +32,7 @@ SIZED: Final = frozenset(
     (
         "CenterCropPad",
         "Expand",
+        "Gather",
         "Pad",
         "Reshape",
         "Resize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from dataclasses import fields
 from fractions import Fraction
@@ -83,7 +84,9 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     known = {p.name for p in ctx.command.params if isinstance(p, click.Option)} - {"config"}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise UsageError(f"a key of the configuration {value} is an option, got {', '.join(unknown)}")
+        near = dict.fromkeys(name for key in unknown for name in difflib.get_close_matches(key, known, 2))
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(f"a key of the configuration {value} is an option, got {', '.join(unknown)}{hint}")
     options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option)}
     for key, given in values.items():
         if not _fits(given, options[key]):

@@ -22,6 +22,8 @@ VECTOR: Final = (*GEOJSON, ".gpkg", ".shp", ".fgb", ".parquet", ".gml", ".kml")
 POLYGONS: Final = ("Polygon", "MultiPolygon")
 Shapes = list[dict[str, Any]]
 """GeoJSON geometries."""
+Features = list[tuple[dict[str, Any], Any]]
+"""Geometries, each with the value of an attribute."""
 STEP_DEGREES: Final = 0.01
 STEP: Final = 1000.0
 """Longest pieces, in degrees or in units of the CRS, into which edges are cut before they are bent."""
@@ -39,17 +41,50 @@ def read_polygons(path: Path, target: CRS) -> Shapes:
     MissingError
         if its format needs the extra ``vector``.
     """
-    crs, shapes = _geojson(path) if path.suffix.lower() in GEOJSON else _features(path)
-    odd = sorted({str(shape["type"]) for shape in shapes} - set(POLYGONS))
-    if odd or not shapes:
-        raise InputError(f"a mask holds polygons, got {', '.join(odd) or 'nothing'} in {path}")
+    return [shape for shape, _ in read_features(path, target)]
+
+
+def read_features(path: Path, target: CRS, field: str | None = None) -> Features:
+    """The polygons of a file in another CRS, each with what it says of an attribute; see `read_polygons`."""
+    crs, features = (_geojson if path.suffix.lower() in GEOJSON else _features)(path, field)
+    check_polygons([shape for shape, _ in features], path)
     try:
-        placed = [made for shape in shapes if (made := _placed(shape, crs, target))]
+        placed = [(made, value) for shape, value in features if (made := _placed(shape, crs, target))]
     except (RasterioError, CPLE_BaseError, *MALFORMED) as error:
         raise InputError(f"cannot bring {path} from {crs} to {target}: {one_line(error)}") from None
     if not placed:
         raise InputError(f"a mask holds polygons, those in {path} are empty")
     return placed
+
+
+def check_polygons(shapes: Shapes, path: Path) -> None:
+    """Find polygons, and nothing else.
+
+    Raises
+    ------
+    InputError
+        if there is anything else, or nothing.
+    """
+    odd = sorted({str(shape["type"]) for shape in shapes} - set(POLYGONS))
+    if odd or not shapes:
+        raise InputError(f"a mask holds polygons, got {', '.join(odd) or 'nothing'} in {path}")
+
+
+def read_attribute(properties: dict[str, Any] | None, field: str | None, path: Path) -> Any:  # noqa: ANN401 - from a file
+    """What a feature says of an attribute; None if none is asked for.
+
+    Raises
+    ------
+    InputError
+        if it says nothing.
+    """
+    if field is None:
+        return None
+    value = (properties or {}).get(field)
+    if value is None:
+        known = ", ".join(name for name in properties or {} if name != field) or "no other"
+        raise InputError(f"every feature has the attribute {field!r}, one in {path} has not; it has {known}")
+    return value
 
 
 def _placed(shape: dict[str, Any], crs: CRS, target: CRS) -> dict[str, Any] | None:
@@ -77,20 +112,21 @@ def _ring(ring: Any, crs: CRS, target: CRS) -> list[tuple[float, float]]:  # noq
     return list(zip(xs, ys, strict=True))
 
 
-def _geojson(path: Path) -> tuple[CRS, Shapes]:
-    """The geometries of a GeoJSON file, in degrees unless it names another CRS as older ones do."""
+def _geojson(path: Path, field: str | None) -> tuple[CRS, Features]:
+    """The features of a GeoJSON file, in degrees unless it names another CRS as older ones do."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         name = content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326")
         crs = CRS.from_user_input(name)
         features = content.get("features", [content])
-        shapes = [feature.get("geometry", feature) for feature in features]
-        return crs, [shape for shape in shapes if shape and str(shape["type"])]
+        found = [(feature.get("geometry", feature), feature.get("properties")) for feature in features]
+        kept = [(shape, properties) for shape, properties in found if shape and str(shape["type"])]
     except (*MALFORMED, RecursionError) as error:
         raise InputError(f"a mask {path.suffix} is GeoJSON, got {path}: {one_line(error)}") from None
+    return crs, [(shape, read_attribute(properties, field, path)) for shape, properties in kept]
 
 
-def _features(path: Path) -> tuple[CRS, Shapes]:
+def _features(path: Path, field: str | None) -> tuple[CRS, Features]:
     try:
         import pyogrio
         import shapely
@@ -102,7 +138,7 @@ def _features(path: Path) -> tuple[CRS, Shapes]:
     check_path(path)
     try:
         layers = len(pyogrio.list_layers(path))
-        meta, _, geometries, _ = pyogrio.raw.read(path, layer=0, columns=[])
+        meta, _, geometries, columns = pyogrio.raw.read(path, layer=0, columns=[field] if field else [])
         shapes = [mapping(shape) for shape in shapely.from_wkb(geometries) if shape is not None]
         crs = CRS.from_user_input(meta["crs"]) if meta["crs"] else None
     except (RuntimeError, IndexError, ValueError, CRSError, shapely.errors.ShapelyError) as error:
@@ -113,4 +149,10 @@ def _features(path: Path) -> tuple[CRS, Shapes]:
         raise InputError(f"features of a mask have geometries, some of {path} have none; is it cut short?")
     if crs is None:
         raise InputError(f"a mask says its CRS, {path} does not")
-    return crs, shapes
+    if field is None:
+        return crs, [(shape, None) for shape in shapes]
+    # An attribute that no feature has is no column.
+    values = columns[0].tolist() if len(columns) else [None] * len(shapes)
+    known = pyogrio.read_info(path, layer=0)["fields"]
+    told = ({**dict.fromkeys(known), field: value} for value in values)
+    return crs, [(s, read_attribute(p, field, path)) for s, p in zip(shapes, told, strict=True)]

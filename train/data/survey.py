@@ -9,7 +9,9 @@ import numpy as np
 
 from tiler.errors import InputError
 from tiler.geometry import Window
-from train.loss import IGNORE
+from train.data.balance import ClassMap, cell_side
+from train.data.item import PARTS
+from train.data.target import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.pixels import Pixels
-    from train.labelled import Library
-    from train.split import Split
+    from train.data.labelled import Library
+    from train.data.split import Split
 
 SIDE: Final = 1024
 """Of the squares that are read at a time, pixels."""
@@ -37,9 +39,10 @@ class Moments:
     def __post_init__(self) -> None:
         self.mean_C, self.squares_C = np.zeros(self.bands), np.zeros(self.bands)
 
-    def add(self, pixels: Pixels) -> None:
-        """Pool the valid pixels, after Chan, Golub and LeVeque (1979)."""
-        values_CN = pixels.raw_CHW[:, pixels.valid_HW].astype(np.float64)
+    def add(self, pixels: Pixels, wanted_HW: NDArray[np.bool_] | None = None) -> None:
+        """Pool the valid pixels (that are wanted), after Chan, Golub and LeVeque (1979)."""
+        counted_HW = pixels.valid_HW if wanted_HW is None else pixels.valid_HW & wanted_HW
+        values_CN = pixels.raw_CHW[:, counted_HW].astype(np.float64)
         count = values_CN.shape[1]
         if not count:
             return
@@ -61,9 +64,11 @@ class Survey:
     """What the look found."""
 
     moments: Moments
-    """Of the training part, raw units."""
+    """Of the training part, raw units: of all valid pixels in the region of interest, labelled or not."""
     pixels: dict[str, NDArray[np.int64]]
     """Per part (train, val, test): labelled pixels of each class."""
+    classes: ClassMap
+    """Where they are in the training part."""
 
 
 def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
@@ -75,18 +80,26 @@ def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
         if a mask holds an unknown value, the training part has fewer than two classes, a part has no labelled
         pixel, or a band is constant.
     """
-    moments = Moments(library.info(split.train[0].source).bands)
-    pixels = {name: np.zeros(len(names), np.int64) for name in ("train", "val", "test")}
-    for name in pixels:
-        for part in getattr(split, name):
-            for window in squares(part.window):
-                raw, target_HW = library.open(part.source).read(window)
-                pixels[name] += np.bincount(target_HW[target_HW != IGNORE], minlength=len(names))
-                if name == "train":
-                    moments.add(raw)
-    found = Survey(moments, pixels)
-    _check(found, names, has_test=bool(split.test))
+    found = count(split, library)
+    _check(found, names, 1 if library.legend.independent else 2, has_test=bool(split.test))
     return found
+
+
+def count(split: Split, library: Library) -> Survey:
+    """Read everything once, and refuse nothing but unknown values."""
+    moments = Moments(library.info(split.train[0].source).bands)
+    side = cell_side([part.window.area for part in split.all], library.classes)
+    maps = {name: ClassMap(side, library.classes) for name in PARTS}
+    for name, classes in maps.items():
+        for part in getattr(split, name):
+            labelled = library.open(part.source)
+            classes.begin(part.window)
+            for window in squares(part.window):
+                raw, target_HW = labelled.read(window)
+                classes.add(part.window, window, target_HW)
+                if name == "train":
+                    moments.add(raw, labelled.inside(window))
+    return Survey(moments, {name: classes.pixels for name, classes in maps.items()}, maps["train"])
 
 
 def squares(window: Window) -> Iterator[Window]:
@@ -96,11 +109,12 @@ def squares(window: Window) -> Iterator[Window]:
             yield Window(top, left, min(top + SIDE, window.bottom), min(left + SIDE, window.right))
 
 
-def _check(found: Survey, names: tuple[str, ...], *, has_test: bool) -> None:
+def _check(found: Survey, names: tuple[str, ...], least: int, *, has_test: bool) -> None:
     present = [name for name, count in zip(names, found.pixels["train"], strict=True) if count]
-    if len(present) < 2:
+    if len(present) < least:
+        wanted = "one class" if least == 1 else "two classes"
         raise InputError(
-            f"two classes or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
+            f"{wanted} or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
             f"that are nodata or {IGNORE} are not counted: check the masks and --classes"
         )
     for name in ("val", "test") if has_test else ("val",):

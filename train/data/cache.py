@@ -61,11 +61,11 @@ class CachedRaster:
     cache: BlockCache
     key: Hashable
     """Tells this raster's blocks from others'."""
+    info: RasterInfo = field(init=False)
+    """The raster's own."""
 
-    @property
-    def info(self) -> RasterInfo:
-        """The raster's own."""
-        return self.raster.info
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "info", self.raster.info)
 
     def empty(self, window: Window) -> bool:
         """Not known."""
