@@ -98,7 +98,7 @@ def class_weights(pixels_K: NDArray[np.int64]) -> tuple[float, ...]:
     >>> class_weights(np.array([30, 10, 0]))
     (0.6666666666666666, 2.0, 1.0)
     """
-    present = np.count_nonzero(pixels_K)
+    present = int(np.count_nonzero(pixels_K))
     if not present:
         raise InputError("weights of classes need labelled pixels, got none")
     total = int(pixels_K.sum())
