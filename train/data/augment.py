@@ -7,7 +7,7 @@ and unit variance in each band, any number of bands; nothing is clipped there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -49,7 +49,7 @@ class Augment:
         warp = Warp.of(side, (zoom * height / width, zoom * width / height), degrees)
         down, across = rng.uniform(-told.shift, told.shift, 2) * side
         bend_2GG = (rng.standard_normal((2, GRID, GRID)) * told.elastic).astype(np.float32)
-        return Warp(side, warp.steps, (down, across), bend_2GG if told.elastic else None)
+        return replace(warp, shift=(down, across), bend_2GG=bend_2GG if told.elastic else None)
 
     def symmetry(self, planes: Planes, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """Pixels, target and weight of a square, flipped and turned alike, bit for bit."""
