@@ -182,6 +182,10 @@ def test_a_recipe_gives_way():
     options = with_recipe({**BASE, "preset": "wzm", "lr": 0.5})
     assert (options.lr, options.optimizer, options.schedule, options.batch) == (0.5, "sgd", "poly", 4)
     assert options.class_weights == (1.0, 2.0)
+    assert with_recipe({**BASE, "preset": "wzm", "schedule": "one-cycle"}).warmup_epochs == 0
+    # Not the rate that the recipe's bounds would make of it.
+    (_, stage) = with_recipe({**BASE, "preset": "bubbliiiing-vgg", "lr": 0.5}).stages
+    assert stage.lr == 0.5
     three = with_recipe({**BASE, "preset": "wzm", "classes": ("a", "b", "c")})
     assert three.class_weights == ()
 

@@ -98,7 +98,9 @@ def test_killed_at_random_it_ends_with_the_very_same_weights(pair, tmp_path, kil
 # --- several processes
 
 
-@pytest.mark.parametrize("more", [{"norm": "none"}, {"freeze_norm": True}], ids=["no-norm", "frozen-norm"])
+@pytest.mark.parametrize(
+    "more", [{"norm": "none"}, pytest.param({"freeze_norm": True}, marks=pytest.mark.slow)], ids=str
+)
 def test_two_processes_are_one(folders, tmp_path, more):
     """At equal global batch: the losses of all epochs, the scores, and the weights."""
     told = {**TOLD, **folders, **more, "epochs": 4, "average": 0.0}

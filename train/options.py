@@ -145,7 +145,7 @@ class TrainOptions:
     lr_most: float = told(math.inf, "Largest peak after scaling.", OPTIMISER)
     schedule: str = told(
         "one-cycle",
-        "How the rate changes: one-cycle, constant, poly, cosine, stairs, step, multistep, linear-tail, plateau.",
+        f"How the rate changes: {', '.join(SCHEDULES)}.",
         OPTIMISER,
         choices=tuple(SCHEDULES),
         metavar="NAME",

@@ -8,11 +8,13 @@ here. A preset without a recipe is trained with the defaults.
 from __future__ import annotations
 
 import textwrap
+from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from train.models.presets import PRESETS, preset_of
 from train.options import TrainOptions
+from train.schedules import ScheduleOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -219,6 +221,13 @@ RECIPES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """By preset; those that are not here have none."""
 
 
+TOGETHER: Final = {
+    "lr": ("lr_batch", "lr_least", "lr_most"),
+    "schedule": tuple(f.name for f in fields(ScheduleOptions) if f.name != "schedule"),
+}
+"""What a recipe says of an option, and leaves unsaid when a person gives the option."""
+
+
 def recipe_of(preset: str) -> Mapping[str, Any]:
     """Values for options; empty for a preset that is trained with the defaults.
 
@@ -241,6 +250,8 @@ def with_recipe(given: Mapping[str, Any]) -> TrainOptions:
     recipe = dict(recipe_of(given.get("preset", "unet")))
     if len(recipe.get("class_weights", ())) != len(given.get("classes", ())):
         recipe.pop("class_weights", None)  # its source, too, weighs two classes only
+    for name in {other for told in TOGETHER.keys() & given.keys() for other in TOGETHER[told]}:
+        recipe.pop(name, None)
     return TrainOptions(**{**recipe, **given})
 
 
