@@ -217,8 +217,8 @@ def main() -> None:
     steps = budget.epochs * budget.crops // BATCH
     told = f"DATA RUNS --epochs {budget.epochs} --crops {budget.crops}"
     what = (
-        f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees {steps} "
-        f"batches of {BATCH} crops of {CROP} px, and is trained by our own recipe; scores are of the test "
+        f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees "
+        f"{steps} batches of {BATCH} crops of {CROP} px, and is trained by our own recipe; scores are of the test "
         "part, pooled over its pixels."
     )
     lines = [

@@ -53,7 +53,7 @@ def test_commands_that_others_are_led_to_are_understood(line, tmp_path, monkeypa
     command = tiler.get_command(None, name)
     context = command.make_context(name, shlex.split(words))
     if name == "train" and "run" in words.split():
-        with pytest.raises(InputError, match="got|no "):
+        with pytest.raises(InputError, match=r"got|no "):
             command.invoke(context)
 
 
