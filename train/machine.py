@@ -50,12 +50,12 @@ class Machine:
             if this machine has not got them.
         """
         check_device(options)
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
         torch.backends.cudnn.deterministic = True
         # It keeps one state per process, and would refuse a second run of another precision in a notebook.
         AcceleratorState._reset_state()  # noqa: SLF001 - there is no public way
         started = cls(Accelerator(cpu=on_cpu(options), mixed_precision=options.precision))
+        if options.threads is not None:  # of several processes accelerate sets it, too
+            torch.set_num_threads(options.threads)
         check_slices(options, started.world)
         return started
 

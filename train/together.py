@@ -29,4 +29,6 @@ def evaluate_together(
     mine = evaluate(net, machine.device, machine.share(parts), library, spec, tta=tta)
     total = empty_confusion(spec)
     total.counts[...] = machine.summed(mine.confusion.counts)
-    return Evaluation(total, machine.gathered(mine.samples))
+    place = {part.source: i for i, part in enumerate(parts)}
+    samples = sorted(machine.gathered(mine.samples), key=lambda sample: place[sample.part.source])
+    return Evaluation(total, samples)
