@@ -13,18 +13,19 @@ from tiler.flow import LOWEST, PATIENCE, prefetch
 
 
 def priority(_: int) -> int:
-    """Of the thread that calls it."""
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    """Of the thread that calls it, against that of the process."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) - os.getpriority(os.PRIO_PROCESS, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
-def test_calls_that_are_ready_when_wanted_are_made_at_the_lowest_priority():
+def test_calls_give_way_while_a_result_is_in_stock():
+    """Where the consumer would wait, they do not."""
     found = []
     for value in prefetch(priority, range(20), depth=2, give_way=True):
         found.append(value)
         time.sleep(0.02)  # so that the next is there
-    assert found == [LOWEST] * 20
-    assert set(prefetch(priority, range(9), depth=2)) == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert found == [0, 0, *([LOWEST] * 18)] or found == [0, 0, 0, *([LOWEST] * 17)]
+    assert set(prefetch(priority, range(9), depth=2)) == {0}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
@@ -32,13 +33,16 @@ def test_calls_that_come_late_stop_giving_way():
     """Other programs may leave the lowest priority nothing."""
 
     def late(number: int) -> int:
-        time.sleep(0.02)
-        return priority(number)
+        found = priority(number)
+        time.sleep(0.05 if found == LOWEST else 0)
+        return found
 
-    found = list(prefetch(late, range(20), depth=2, give_way=True))
-    polite = found.index(os.getpriority(os.PRIO_PROCESS, 0))
-    assert PATIENCE <= polite <= PATIENCE + 3  # those that were waiting already
-    assert set(found[polite:]) == {os.getpriority(os.PRIO_PROCESS, 0)}
+    found = []
+    for value in prefetch(late, range(60), depth=1, give_way=True):
+        found.append(value)
+        time.sleep(0.01)
+    assert found.count(LOWEST) == PATIENCE
+    assert set(found[-9:]) == {0}
 
 
 @pytest.mark.parametrize("give_way", [False, True])

@@ -16,7 +16,7 @@ from tiler.errors import InputError, UsageError
 from tiler.finish import Finisher
 from tiler.geometry import Window
 from tiler.options import RunOptions
-from tiler.planning import BLOCK, LARGEST_STRIP, LARGEST_TILE, LARGEST_WITH_GAPS, make_plan, within
+from tiler.planning import BLOCK, LARGEST_TILE, LARGEST_WITH_GAPS, STRIP_SHARE, make_plan, within
 from tiler.ports import RasterInfo
 
 
@@ -185,5 +185,7 @@ def test_tiles_of_a_part_waste_no_more_than_those_of_the_whole(extent, at, block
 def test_memory_does_not_grow_with_the_width():
     """However much there is: strips have a largest width."""
     wide, wider = (planned(5000, width, RunOptions(memory=64 * 10**9)) for width in (50_000, 500_000))
-    assert wide.strip_width == wider.strip_width == LARGEST_STRIP
-    assert wide.terms["finished rows"] == wider.terms["finished rows"]
+    for plan in (wide, wider):
+        assert plan.terms["finished rows"] + plan.terms["band"] <= STRIP_SHARE * plan.budget
+        seams = -(-plan.grid.columns.extent // plan.strip_width)
+        assert seams * plan.strip_width < plan.grid.columns.extent + seams * BLOCK  # of equal width

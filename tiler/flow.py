@@ -8,9 +8,9 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -21,40 +21,55 @@ Result = TypeVar("Result")
 LOWEST: Final = 19
 """Of a thread's priorities."""
 PATIENCE: Final = 5
-"""So often a call may be waited for; the first ones always are."""
+"""So often a call that gave way may be waited for."""
 
 
 @dataclass(slots=True, eq=False)
-class Helpers:
-    """Threads that give way to the consumer's until they have come late `PATIENCE` times.
+class Helpers(Generic[Result]):
+    """Calls in other threads, which may give way to the consumer's.
 
     A network on a CPU waits for the slowest of its threads: one that shares its core for a tenth of the time
-    holds up all. At the lowest priority helpers use the gaps between its layers. But there they are behind
-    other programs too, which may leave no gap.
+    holds up all. At the lowest priority helpers use the gaps between its layers. They do while a result is
+    in stock, and until they have come late `PATIENCE` times: there they are behind other programs too, which
+    may leave no gap.
     """
 
     polite: ThreadPoolExecutor
     plain: ThreadPoolExecutor
     late: int
+    pending: deque[tuple[Future[Result], bool]] = field(default_factory=deque)
+    """Calls in order, and whether each gives way."""
 
-    def submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    def submit(self, function: Callable[[Item], Result], item: Item) -> None:
         """Call ``function(item)`` in one of them."""
-        return (self.polite if self.late < PATIENCE else self.plain).submit(function, item)
+        gives_way = self.late < PATIENCE and bool(self.pending) and self.pending[0][0].done()
+        pool = self.polite if gives_way else self.plain
+        self.pending.append((pool.submit(function, item), gives_way))
 
-    def result(self, future: Future[Result]) -> Result:
-        """Wait for a call."""
-        self.late += not future.done()
+    def take(self) -> Result:
+        """The result of the first call; waits for it."""
+        future, gave_way = self.pending.popleft()
+        self.late += gave_way and not future.done()
         return future.result()
+
+    def cancel(self) -> None:
+        """Drop what has not begun."""
+        for future, _ in self.pending:
+            future.cancel()
 
 
 @contextmanager
-def helpers(threads: int, *, give_way: bool) -> Iterator[Helpers]:
-    """That many threads at work at most; none is left at the end."""
+def helpers(threads: int, *, give_way: bool) -> Iterator[Helpers[Any]]:
+    """That many threads at work at most of each kind; none is left at the end."""
     with (
         ThreadPoolExecutor(threads, "tiler", _lower_priority) as polite,
         ThreadPoolExecutor(threads, "tiler") as plain,
     ):
-        yield Helpers(polite, plain, 0 if give_way else PATIENCE)
+        pool: Helpers[Any] = Helpers(polite, plain, 0 if give_way else PATIENCE)
+        try:
+            yield pool
+        finally:
+            pool.cancel()
 
 
 def _lower_priority() -> None:
@@ -84,18 +99,13 @@ def prefetch(
     if depth == 0:
         yield from map(function, items)
         return
-    pending: deque[Future[Result]] = deque()
     with helpers(threads, give_way=give_way) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > depth:
-                    yield pool.result(pending.popleft())
-            while pending:
-                yield pool.result(pending.popleft())
-        finally:
-            for future in pending:
-                future.cancel()
+        for item in items:
+            pool.submit(function, item)
+            if len(pool.pending) > depth:
+                yield pool.take()
+        while pool.pending:
+            yield pool.take()
 
 
 def aside(function: Callable[[Callable[[], bool]], Result]) -> Result:

@@ -36,8 +36,9 @@ LARGEST_TILE: Final = 6400
 """No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
 LARGEST_WITH_GAPS: Final = 2304
 """No side is longer where pixels may be invalid: a tile is left out only if all of it is."""
-LARGEST_STRIP: Final = 24 * BLOCK
-"""Pixels; wider strips save little for their memory: at a seam one column of tiles is computed twice."""
+STRIP_SHARE: Final = 0.15
+"""Of the budget that a strip may take; wider ones save little: at a seam one column of tiles is computed
+twice."""
 BLENDED_TILE: Final = 512
 PIXELS_PER_BATCH: Final = 1 << 20
 LARGEST_BATCH: Final = 16
@@ -456,9 +457,11 @@ def _batch(cost: _Cost, grid: TileGrid, budget: int) -> int:
 
 
 def _strip_width(cost: _Cost, grid: TileGrid, batch: int, budget: int) -> int:
-    """The whole width if it fits, else the widest strips that do, but none wider than is of any use."""
-    width = min(grid.columns.extent, LARGEST_STRIP)
-    spent = sum(cost.terms(grid.tile, batch, 0).values())
-    per_column = sum(cost.strip_terms(grid.tile, 1).values())
-    affordable = (budget - spent) // per_column
-    return width if affordable >= width else max(BLOCK, affordable // BLOCK * BLOCK)
+    """The whole width if it fits, else as few strips as do, of equal width."""
+    width = grid.columns.extent
+    left = budget - sum(cost.terms(grid.tile, batch, 0).values())
+    affordable = int(min(left, STRIP_SHARE * budget) / sum(cost.strip_terms(grid.tile, 1).values()))
+    if affordable >= width:
+        return width
+    widest = max(BLOCK, affordable // BLOCK * BLOCK)
+    return min(widest, round_up(-(-width // -(-width // widest)), BLOCK))
