@@ -279,6 +279,8 @@ def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
     lines = []
     for name, counts_K in found.pixels.items():
         area = sum(part.window.area for part in getattr(split, name))
+        if not area:
+            continue  # there need not be a test part
         share = ", ".join(
             f"{c} {n / max(counts_K.sum(), 1):.1%}" for c, n in zip(options.classes, counts_K, strict=True)
         )
