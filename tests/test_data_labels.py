@@ -152,6 +152,8 @@ def test_polygons_say_their_class_or_are_all_of_one(tmp_path):
     with pytest.raises(InputError, match=r"attribute 'type', one in .* has not; it has kind"):
         target_of(raster, path, Legend(TWO), field="type")
     assert target_of(raster, path, Legend(TWO, "tree=building"), field="kind").sum() == 40 * 30
+    with pytest.raises(InputError, match="has no other"):
+        target_of(raster, geojson(path, shapes, ["tree"], **utm), Legend(TWO), field="kind")
 
 
 def test_attributes_of_other_formats(tmp_path):

@@ -70,7 +70,7 @@ def check_polygons(shapes: Shapes, path: Path) -> None:
         raise InputError(f"a mask holds polygons, got {', '.join(odd) or 'nothing'} in {path}")
 
 
-def read_attribute(properties: dict[str, Any] | None, field: str | None, path: Path) -> Any:  # noqa: ANN401 - from a file
+def read_attribute(properties: Any, field: str | None, path: Path) -> Any:  # noqa: ANN401 - from a file
     """What a feature says of an attribute; None if none is asked for.
 
     Raises
@@ -80,11 +80,11 @@ def read_attribute(properties: dict[str, Any] | None, field: str | None, path: P
     """
     if field is None:
         return None
-    value = (properties or {}).get(field)
-    if value is None:
-        known = ", ".join(name for name in properties or {} if name != field) or "no other"
-        raise InputError(f"every feature has the attribute {field!r}, one in {path} has not; it has {known}")
-    return value
+    known = properties if isinstance(properties, dict) else {}
+    if known.get(field) is None:
+        others = ", ".join(name for name in known if name != field) or "no other"
+        raise InputError(f"every feature has the attribute {field!r}, one in {path} has not; it has {others}")
+    return known[field]
 
 
 def _placed(shape: dict[str, Any], crs: CRS, target: CRS) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ and unit variance in each band, any number of bands; nothing is clipped there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -50,18 +50,19 @@ class Augment:
         warp = Warp.of(side, (zoom * height / width, zoom * width / height), degrees)
         down, across = rng.uniform(-told.shift, told.shift, 2) * side
         bend_2GG = (rng.standard_normal((2, GRID, GRID)) * told.elastic).astype(np.float32)
-        return Warp(side, warp.steps, (down, across), bend_2GG if told.elastic else None)
+        return replace(warp, shift=(down, across), bend_2GG=bend_2GG if told.elastic else None)
 
     def symmetry(self, planes: Planes, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """Pixels, target and weight of a square, flipped and turned alike, bit for bit."""
         horizontal, vertical, turned = rng.random(3)
         turns = int(rng.integers(4)) if turned < self.options.quarter_turns else 0
-        arrays: tuple[NDArray[Any], ...] = planes[1:]
-        if horizontal < self.options.flip_horizontal:
-            arrays = tuple(array[..., ::-1] for array in arrays)
-        if vertical < self.options.flip_vertical:
-            arrays = tuple(array[..., ::-1, :] for array in arrays)
-        return tuple(np.rot90(array, turns, (-2, -1)) for array in arrays)
+        mirror = slice(None, None, -1 if horizontal < self.options.flip_horizontal else 1)
+        upside = slice(None, None, -1 if vertical < self.options.flip_vertical else 1)
+        return tuple(
+            # A weight of all pixels has nothing to turn.
+            array if array.size == 1 else np.rot90(array[..., upside, mirror], turns, (-2, -1))
+            for array in planes[1:]
+        )
 
     def light(self, pixels_CHW: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Other contrast, brightness, noise and order of bands."""

@@ -97,10 +97,9 @@ class Crops(Dataset[Sample]):
             if (planes.target_HW != IGNORE).any():
                 break
             planes = self._drawn(*self._known_place(rng), rng)
-        pixels_CHW, target_HW, weight_HW = self.augment.symmetry(planes, rng)
-        pixels_CHW = self.augment.light(pixels_CHW, rng)
-        arrays = (pixels_CHW, target_HW, weight_HW)
-        return Sample(*(torch.from_numpy(array.copy()) for array in arrays))
+        planes = planes._replace(pixels_CHW=self.augment.light(planes.pixels_CHW, rng))
+        arrays = self.augment.symmetry(planes, rng)
+        return Sample(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
     def _drawn(self, part: Part, middle: tuple[int, int], rng: np.random.Generator) -> Planes:
         """What is around a pixel, zoomed, turned and bent as it is drawn."""

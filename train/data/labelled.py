@@ -76,7 +76,11 @@ class Labelled:
         pixels = self.raster.read(window)
         labels = self.labels.read(window)
         target_CHW = labels.raw_CHW.astype(np.int64)
-        target_CHW[:, ~(pixels.valid_HW & labels.valid_HW & self.inside(window))] = IGNORE
+        known_HW = pixels.valid_HW & labels.valid_HW
+        if self.region is not None:
+            known_HW &= self.inside(window)
+        if not known_HW.all():
+            target_CHW[:, ~known_HW] = IGNORE
         return pixels, target_CHW if len(target_CHW) > 1 else target_CHW[0]
 
     def inside(self, window: Window) -> NDArray[np.bool_]:

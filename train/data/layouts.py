@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tiler.errors import InputError, UsageError
+from tiler.readers.kind import SUFFIXES as SLIDES
 from tiler.readers.polygons import VECTOR
 from train.data.binary import CLASS, NUMBER
 from train.data.item import Item
@@ -24,20 +25,7 @@ from train.data.item import Item
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IMAGES: Final = (
-    ".tif",
-    ".tiff",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jp2",
-    ".npy",
-    ".svs",
-    ".ndpi",
-    ".mrxs",
-    ".scn",
-    ".bif",
-)
+IMAGES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".npy", *sorted(SLIDES))
 MASKS: Final = (*IMAGES, ".gif", ".bmp", *VECTOR)
 LISTS: Final = Path("ImageSets/Segmentation")
 MASK_FOLDERS: Final = ("labels", "masks", "annotations")

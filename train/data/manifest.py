@@ -27,7 +27,7 @@ def read_manifest(path: Path) -> list[Item]:
 
     Raises
     ------
-    UsageError
+    InputError
         naming the line that cannot be used.
     """
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from tiler.errors import UsageError
 from train.data.gaps import Gaps
@@ -90,12 +90,6 @@ class DataOptions:
             )
         if len(set(self.classes)) != len(self.classes):
             raise UsageError(f"class names differ from each other, got {','.join(self.classes)}")
-
-    @classmethod
-    def of(cls, options: object) -> Self:
-        """Those of its fields that an object has."""
-        names = [f.name for f in fields(cls) if hasattr(options, f.name)]
-        return cls(**{name: getattr(options, name) for name in names})
 
     def legend(self) -> Legend:
         """What labels mean."""
