@@ -30,9 +30,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from train.loop import Awaited, Loop
 from train.machine import Machine
+from train.material import find_data, new_crops
 from train.models.network import parameters
 from train.recipes import with_recipe
-from train.run import find_data, model_spec, new_crops, new_network
+from train.run import model_spec, new_network
 
 if TYPE_CHECKING:
     from train.options import TrainOptions

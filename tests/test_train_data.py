@@ -28,10 +28,10 @@ from train.data.square import square_at  # noqa: E402
 from train.data.survey import Moments, survey  # noqa: E402
 from train.data.target import IGNORE  # noqa: E402
 from train.evaluate import TILE, evaluate, part_axis  # noqa: E402
+from train.material import data_summary  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
-from train.run import data_summary  # noqa: E402
 from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -252,6 +252,8 @@ def test_presets_are_listed_within_80_columns(capsys):
         ({"average": 2.0}, "--average"),
         ({"accumulate": 0}, "--accumulate"),
         ({"clip": -1.0}, "--clip"),
+        ({"zoom": (3.0,)}, "--zoom"),
+        ({"dropout": 2.0}, "dropout is a share"),
         ({"class_weights": (1.0, 2.0, 3.0)}, "--class-weights"),
         ({"crop": 35}, "--crop 35"),
         ({"preset": "paper", "depth": 4, "crop": 571}, "572"),

@@ -17,7 +17,7 @@ from refusals import refused  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
 from tiler.errors import InputError, MissingError, OutputError, TilerError, UsageError  # noqa: E402
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
-from train import learner, loop, run  # noqa: E402
+from train import conclusion, learner, loop, run  # noqa: E402
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint  # noqa: E402
 from train.cli import main  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
@@ -105,7 +105,7 @@ def assert_same_run(one, other):
 @pytest.mark.parametrize("when", ["save_checkpoint", "write_log", "draw_curve", "write_whole"])
 def test_a_stop_at_any_write_changes_nothing(pair, finished, tmp_path, monkeypatch, when):
     """Stopped before the fourth call of each writer of an epoch, or before the end, then started again."""
-    module = run if when == "write_whole" else loop
+    module = conclusion if when == "write_whole" else loop
     calls, original = [], getattr(module, when)
 
     def stop(*args):

@@ -60,10 +60,11 @@ def main(ctx: click.Context, /, outdir: Path, overwrite: bool, quiet: bool, **to
     """Train a U-Net on your labels; run again to carry on.
 
     Data is --pair RASTER LABELS, cut by columns into training, validation and test parts, or whole images:
-    --images and --masks, --data, --manifest. OUTDIR receives best/ and last/ (checkpoints), log.csv,
-    curve.png, metrics.json and options.toml. Defaults are in brackets; --preset gives its own.
+    --images and --masks, --data, --manifest; `tiler labels` shows it first. OUTDIR receives best/ and last/
+    (checkpoints), log.csv, curve.png, report/, metrics.json and options.toml, which can be given as --config.
+    Defaults are in brackets; --preset gives its own.
 
-    On several GPUs: torchrun --nproc-per-node N -m train OUTDIR ...
+    Several GPUs: torchrun --standalone --nproc-per-node N -m train OUTDIR ..., or accelerate launch.
     """
     given = {name: value for name, value in told.items() if _is_given(ctx, name)}
     try:

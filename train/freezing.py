@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,8 +11,10 @@ from tiler.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from train.models.network import Network
 
-def check_freezable(net: Any) -> None:  # noqa: ANN401 - a network
+
+def check_freezable(net: Network) -> None:
     """Refuse to freeze what is not there.
 
     Raises
@@ -27,13 +29,13 @@ def check_freezable(net: Any) -> None:  # noqa: ANN401 - a network
         )
 
 
-def set_frozen(net: Any, frozen: bool) -> None:  # noqa: ANN401 - a network
+def set_frozen(net: Network, frozen: bool) -> None:
     """Make the encoder's parameters trainable or not."""
     for parameter in net.encoder_parameters():
         parameter.requires_grad_(not frozen)
 
 
-def set_training(net: Any, *, frozen: bool, norms_frozen: bool) -> None:  # noqa: ANN401 - a network
+def set_training(net: Network, *, frozen: bool, norms_frozen: bool) -> None:
     """Training mode, but for batch norms whose statistics stay as they are.
 
     Parameters
@@ -46,7 +48,8 @@ def set_training(net: Any, *, frozen: bool, norms_frozen: bool) -> None:  # noqa
         All batch norms are frozen.
     """
     net.train()
-    for root in [net] if norms_frozen else net.encoder_modules() if frozen else []:
+    parts = list(net.encoder_modules()) if frozen else []
+    for root in [net] if norms_frozen else parts:
         for norm in batch_norms(root):
             norm.eval()
 

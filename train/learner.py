@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from train.data.crops import Sample
     from train.machine import Machine
+    from train.models.network import Network
     from train.options import TrainOptions
     from train.schedules import Schedule
     from train.stages import Stage
@@ -32,8 +33,8 @@ class Learner:
 
     options: TrainOptions
     machine: Machine
-    net: Any
-    """A network of `train.models`, bare."""
+    net: Network
+    """Bare; see `model`."""
     optimizer: Optimizer = field(init=False)
     schedule: Schedule = field(init=False)
     stage: Stage = field(init=False)
@@ -43,7 +44,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         # Channels last in memory: the convolutions of a CPU are a third faster with it.
-        self.net.to(self.machine.device, memory_format=torch.channels_last)
+        self.net.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(self.net.parameters(), self.options.optimizer_options())
         self.optimizer = self.machine.accelerator.prepare_optimizer(optimizer)
         self._loss = make_loss(self.options.loss_options())

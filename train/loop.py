@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from train.data.crops import Crops
     from train.data.labelled import Part
     from train.machine import Machine
+    from train.models.network import Network
     from train.options import TrainOptions
     from train.report.tensorboard import Board
     from train.stages import Stage
@@ -47,8 +48,7 @@ class Loop:
 
     options: TrainOptions
     machine: Machine
-    net: Any
-    """A network of `train.models`."""
+    net: Network
     spec: ModelSpec
     crops: Crops
     val: Sequence[Part]

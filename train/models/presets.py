@@ -305,6 +305,8 @@ class NetworkOptions:
     supervision: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout is a share from 0 to less than 1, got {self.dropout}")
         self.options(1, 2)
 
     def options(self, in_channels: int, classes: int) -> Options:
