@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +109,7 @@ backend = load_model(MODEL).backend
 tile_NCHW = np.zeros((1, 3, 1024, 1024), np.float32)
 backend.predict(tile_NCHW[..., :64, :64])
 before = memory.resident()
-backend.reserve(800_000_000)
+backend.reserve(800_000_000, 1)
 reserved = memory.resident() - before
 backend.predict(tile_NCHW)
 used = memory.resident() - before
@@ -123,11 +124,34 @@ print(reserved, used, memory.resident() - before)
     assert not done.stderr
 
 
+def test_a_call_per_thread_gives_the_bytes_of_one_call_on_all(place):
+    """Also of calls that are under way at the same time."""
+    backend = load_model(place / "net.onnx", RunOptions(threads=2, device="cpu")).backend
+    rng = np.random.default_rng(0)
+    tiles = [rng.normal(size=(1, 3, side, 64)).astype(np.float32) for side in (64, 128, 192, 64, 256)]
+    expected = [backend.predict(tile) for tile in tiles]
+    assert (backend.workers, backend.most_workers) == (1, 2)
+    backend.reserve(10_000_000, 2)
+    assert backend.workers == 2
+    with ThreadPoolExecutor(2) as pool:
+        for scores, found in zip(expected, pool.map(backend.predict, tiles), strict=True):
+            np.testing.assert_array_equal(scores, found)
+    backend.release()
+    assert backend.workers == 1
+
+
+def test_no_more_calls_at_once_than_threads(place):
+    """A run that was planned elsewhere may ask for more."""
+    backend = load_model(place / "net.onnx", RunOptions(threads=1, device="cpu")).backend
+    backend.reserve(10_000_000, 4)
+    assert backend.workers == 1
+
+
 def test_more_memory_than_there_is_cannot_be_reserved(pixels_NCHW):
     """The network runs all the same."""
     backend = on("cpu").backend
     before_NKHW = backend.predict(pixels_NCHW)
-    backend.reserve(1 << 60)
+    backend.reserve(1 << 60, 1)
     assert np.array_equal(backend.predict(pixels_NCHW), before_NKHW)
 
 

@@ -48,6 +48,32 @@ def test_tiles_are_larger_where_none_can_be_left_out():
     assert max(planned(30_000, 30_000, masked, gaps=False).grid.tile) <= LARGEST_WITH_GAPS
 
 
+def test_a_call_per_thread_where_memory_allows_it():
+    """Else one call on all threads, whose tiles are larger."""
+    model = networks.function_model(None, networks.spec(3, stride=16, halo=96), 2)
+    model = replace(model, backend=replace(model.backend, most_workers=2), bytes_per_pixel=400)
+    info = RasterInfo("none.tif", 20_000, 20_000, 3, np.dtype(np.uint8))
+    plans = {
+        memory: make_plan(info, model, Finisher(model.spec, 2), RunOptions(memory=memory * 10**9))
+        for memory in (1, 16)
+    }
+    assert {memory: plan.workers for memory, plan in plans.items()} == {1: 1, 16: 2}
+    for plan in plans.values():
+        assert plan.peak <= plan.budget
+    one = replace(model, backend=replace(model.backend, most_workers=1))
+    alone = make_plan(info, one, Finisher(model.spec, 2), RunOptions(memory=16 * 10**9))
+    assert plans[16].terms["network"] == 2 * alone.terms["network"]
+    assert plans[16].reserved(model) == 2 * alone.reserved(model)
+
+
+def test_a_raster_of_one_tile_is_computed_on_all_threads():
+    """A call per thread would leave all but one idle."""
+    model = networks.function_model(None, networks.spec(3, stride=16, halo=96), 2)
+    model = replace(model, backend=replace(model.backend, most_workers=2))
+    info = RasterInfo("none.tif", 1000, 1000, 3, np.dtype(np.uint8))
+    assert make_plan(info, model, Finisher(model.spec, 2), RunOptions(memory=16 * 10**9)).workers == 1
+
+
 @given(st.integers(3, 40))
 def test_more_memory_is_never_more_work(tenths):
     """A grid is judged with the columns of tiles that are computed for both strips at their seam."""

@@ -646,15 +646,15 @@ def limited(model, most: int):
     """The model on a machine whose network has memory for ``most`` pixels at once."""
 
     class Limited:
-        workers = 1
+        workers = most_workers = 1
 
         def predict(self, batch_NCHW):
             if batch_NCHW[:, 0].size > most:
                 raise MemoryError(f"no memory for the network on a batch of {len(batch_NCHW)}")
             return model.backend.predict(batch_NCHW)
 
-        def reserve(self, size):
-            model.backend.reserve(size)
+        def reserve(self, size, workers):
+            model.backend.reserve(size, workers)
 
         def release(self):
             model.backend.release()

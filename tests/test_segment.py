@@ -253,7 +253,7 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
     calls = []
 
     class Failing:
-        workers = 1
+        workers = most_workers = 1
 
         def predict(self, batch_NCHW):
             calls.append(1)
@@ -261,8 +261,8 @@ def test_a_failing_network_leaves_nothing(scene, unet, tmp_path):
                 raise ZeroDivisionError("third call")
             return model.backend.predict(batch_NCHW)
 
-        def reserve(self, size):
-            model.backend.reserve(size)
+        def reserve(self, size, workers):
+            model.backend.reserve(size, workers)
 
         def release(self):
             calls.append("released")

@@ -70,7 +70,7 @@ def compute(work: Work, wanted: BlockSet) -> None:
     try:
         while len(missing := wanted.without(work.store.present(wanted.members_RC))):
             try:
-                work.backend.reserve(plan.reserved(work.job.model))
+                work.backend.reserve(plan.reserved(work.job.model), plan.workers)
                 _stream(work, plan, wanted, missing)
             except MemoryError as error:
                 plan = _smaller(work, plan, str(error))

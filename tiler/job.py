@@ -266,6 +266,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
         "tiles": plan.tiles,
         "waste": round(plan.grid.waste, 3),
         "batch": plan.batch,
+        "workers": plan.workers,
         "views": len(VIEWS[job.options.tta]),
         "strip_width": plan.strip_width,
         "budget": plan.budget,

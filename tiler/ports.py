@@ -84,14 +84,18 @@ class Backend(Protocol):
     """A network with its weights loaded."""
 
     @property
+    def most_workers(self) -> int:
+        """Calls at once that it can be prepared for; each batch has the same result in any of them."""
+
+    @property
     def workers(self) -> int:
-        """Threads that may call `predict` at once; each batch has the same result in any of them."""
+        """Calls at once that it is prepared for."""
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Scores, K channels per pixel, as (N, K, H, W): a new array."""
 
-    def reserve(self, size: int) -> None:
-        """Prepare for calls that use up to ``size`` bytes; without it they may use more."""
+    def reserve(self, size: int, workers: int) -> None:
+        """Prepare for so many calls at once that use up to ``size`` bytes; without it they may use more."""
 
     def release(self) -> None:
         """Give back memory kept for the next call; another call may follow all the same."""

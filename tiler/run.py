@@ -359,7 +359,8 @@ def _place_on_slide(info: RasterInfo) -> dict[str, Any]:
 
 def _bottleneck(work: Work, seconds: float) -> str:
     """The busiest stage; readers are several."""
-    threads = {"read": work.plan.reader_threads or 1, "network": work.backend.workers}
+    at_once = max(work.plan.workers, work.backend.workers)
+    threads = {"read": work.plan.reader_threads or 1, "network": at_once}
     shares = {name: busy / threads.get(name, 1) for name, busy in work.stopwatch.seconds.items()}
     name, busy = max(shares.items(), key=lambda item: item[1])
     busy /= work.workers

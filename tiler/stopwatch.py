@@ -73,6 +73,11 @@ class TimedBackend:
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     @property
+    def most_workers(self) -> int:
+        """Of the network."""
+        return self.backend.most_workers
+
+    @property
     def workers(self) -> int:
         """Of the network."""
         return self.backend.workers
@@ -84,9 +89,9 @@ class TimedBackend:
         with self.stopwatch.timing("network"):
             return self.backend.predict(batch_NCHW)
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Pass it on."""
-        self.backend.reserve(size)
+        self.backend.reserve(size, workers)
 
     def release(self) -> None:
         """Pass it on."""

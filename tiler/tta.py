@@ -67,6 +67,11 @@ class AugmentedBackend:
     """What the network returns; see `tiler.spec.ModelSpec`."""
 
     @property
+    def most_workers(self) -> int:
+        """Of the network."""
+        return self.backend.most_workers
+
+    @property
     def workers(self) -> int:
         """Of the network."""
         return self.backend.workers
@@ -102,9 +107,9 @@ class AugmentedBackend:
             )
         return view.back(shares(scores_NKHW) if self.activation == "logits" else scores_NKHW)
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Pass it on."""
-        self.backend.reserve(size)
+        self.backend.reserve(size, workers)
 
     def release(self) -> None:
         """Pass it on."""

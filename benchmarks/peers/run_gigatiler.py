@@ -50,9 +50,9 @@ def labels(job: Job, model: Model) -> Path:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Seconds that the network was busy, from the report beside the labels."""
+    """Seconds that each of the network's workers was busy, from the report beside the labels."""
     report = json.loads(path.with_suffix(".report.json").read_text(encoding="utf-8"))
-    return {"network_seconds": report["stage_seconds"]["network"]}
+    return {"network_seconds": report["stage_seconds"]["network"] / report["plan"]["workers"]}
 
 
 class Keep:

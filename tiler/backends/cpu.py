@@ -5,37 +5,58 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import onnxruntime as ort
+
 from tiler.backends import arena
 from tiler.backends.runtime import RUNTIME_ERRORS
 from tiler.backends.session import failure
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
+    from collections.abc import Callable
+
+    import onnx
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CpuSession:
-    """A network in an ONNX Runtime session on the CPU."""
+    """A network in ONNX Runtime on the CPU: one call at a time on all threads, or one per thread.
+
+    The threads of a call wait for each other at each layer, those of several calls never do.
+    """
 
     session: ort.InferenceSession
     name: str
     """Of the network's input."""
+    lane: Callable[[], ort.InferenceSession]
+    """The network in a session of one thread, made when it is first asked for."""
+    most_workers: int
+    """Threads."""
     workers: int = 1
 
-    def run(self, batch_NCHW: NDArray[Any], settings: ort.RunOptions | None = None) -> NDArray[Any]:
+    def run(self, batch_NCHW: NDArray[Any]) -> NDArray[Any]:
         """Run the network."""
+        session = self.session if self.workers == 1 else self.lane()
         try:
-            (scores,) = self.session.run(None, {self.name: batch_NCHW}, settings)
+            (scores,) = session.run(None, {self.name: batch_NCHW})
         except RUNTIME_ERRORS as error:
             raise failure(error, batch_NCHW) from None
         return scores  # type: ignore[no-any-return]
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Let the allocator take it from the system in one piece."""
+        self.workers = min(workers, self.most_workers)
+        if self.workers > 1:
+            self.lane()
         arena.reserve(size)
 
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Let the allocator return what it holds."""
         del tile_NCHW
+        self.workers = 1
         arena.release()
+
+
+def cpu_session(proto: onnx.ModelProto, settings: ort.SessionOptions) -> ort.InferenceSession:
+    """A session of ONNX Runtime that computes on the CPU."""
+    return ort.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])

@@ -95,6 +95,11 @@ class CudaSession:
         """One thread per lane."""
         return len(self.lanes)
 
+    @property
+    def most_workers(self) -> int:
+        """The same."""
+        return len(self.lanes)
+
     def run(self, batch_NCHW: NDArray[Any]) -> NDArray[Any]:
         """Run the network on the next free lane."""
         lane = self.free.get()
@@ -103,7 +108,7 @@ class CudaSession:
         finally:
             self.free.put(lane)
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Nothing to do: ``size`` is of the host's memory."""
 
     def release(self, tile_NCHW: NDArray[Any]) -> None:

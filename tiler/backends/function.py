@@ -19,12 +19,13 @@ class FunctionBackend:
 
     function: Callable[[NDArray[Any]], NDArray[Any]]
     workers: int = 1
+    most_workers: int = 1
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
         """Call it."""
         return np.asarray(self.function(batch_NCHW), np.float32)
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Nothing to prepare."""
 
     def release(self) -> None:

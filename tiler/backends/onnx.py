@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import onnxruntime as ort
 
 from tiler.analysis import analyse
 from tiler.backends.concat import split_concats
-from tiler.backends.cpu import CpuSession
+from tiler.backends.cpu import CpuSession, cpu_session
 from tiler.backends.cuda import card_names, cuda_session
 from tiler.backends.describe import describe
 from tiler.backends.graph import Graph, bytes_per_pixel, precision, read_graph
@@ -43,8 +44,13 @@ class OnnxBackend:
     """Height and width of a small tile that the network takes."""
 
     @property
+    def most_workers(self) -> int:
+        """Calls at once that it can be prepared for."""
+        return self.session.most_workers
+
+    @property
     def workers(self) -> int:
-        """Threads that may call `predict` at once."""
+        """Calls at once that it is prepared for."""
         return self.session.workers
 
     def predict(self, batch_NCHW: NDArray[Any]) -> NDArray[np.float32]:
@@ -64,9 +70,9 @@ class OnnxBackend:
         scores_NKHW = joined if joined.ndim == 4 else joined[:, None]
         return np.asarray(scores_NKHW[:count], np.float32)
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Prepare for calls that use up to ``size`` bytes."""
-        self.session.reserve(size)
+        self.session.reserve(size, workers)
 
     def release(self) -> None:
         """Give back what is kept for the next call."""
@@ -156,11 +162,13 @@ def _session(content: bytes, graph: Graph, options: RunOptions, path: Path) -> t
             with contextlib.suppress(MissingError):
                 return *cuda_session(content, settings, device), bytes_per_pixel(graph)
         ran = replace(graph, proto=split_concats(graph.proto))
-        content = ran.proto.SerializeToString()
-        session = ort.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+        session = cpu_session(ran.proto, settings)
     except RUNTIME_ERRORS as error:
         raise InputError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from None
     words = f"CPU, {settings.intra_op_num_threads} threads (ONNX Runtime {ort.__version__})"
     if precision(graph) == "fp16":
         words += ", fp16 computed as fp32, no faster"
-    return CpuSession(session, graph.input_name), words, bytes_per_pixel(ran)
+    # Made of the graph again: a serialised copy of it would be kept for as long as the network.
+    lane = functools.cache(lambda: cpu_session(split_concats(graph.proto), session_options(1)))
+    ways = CpuSession(session, graph.input_name, lane, settings.intra_op_num_threads)
+    return ways, words, bytes_per_pixel(ran)

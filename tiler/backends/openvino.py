@@ -44,6 +44,7 @@ class OpenvinoSession:
     network: Any
     settings: dict[str, Any]
     workers: int = 1
+    most_workers: int = 1
     compiled: Any = None
     spoilt: list[Any] = field(default_factory=list)
     """After one failure a compiled network fails for ever, on any shape. It is kept, without its memory: its
@@ -62,7 +63,7 @@ class OpenvinoSession:
             self._spoil()
             raise failure(_bare(error), batch_NCHW) from None
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, workers: int) -> None:
         """Nothing to do: it plans its memory itself."""
 
     def release(self, tile_NCHW: NDArray[Any]) -> None:

@@ -18,8 +18,12 @@ class Session(Protocol):
     """A network in some library, on some device."""
 
     @property
+    def most_workers(self) -> int:
+        """Calls at once that it can be prepared for."""
+
+    @property
     def workers(self) -> int:
-        """Threads that may call ``run`` at once."""
+        """Calls at once that it is prepared for."""
 
     def run(self, batch_NCHW: NDArray[Any]) -> NDArray[Any]:
         """What the network returns: a new array.
@@ -32,8 +36,8 @@ class Session(Protocol):
             if there is no memory for it.
         """
 
-    def reserve(self, size: int) -> None:
-        """Prepare for runs that use up to ``size`` bytes."""
+    def reserve(self, size: int, workers: int) -> None:
+        """Prepare for ``workers`` runs at once that use up to ``size`` bytes."""
 
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Give back memory; ``tile_NCHW`` is a small input that the network takes, if one is needed."""

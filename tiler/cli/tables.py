@@ -127,6 +127,7 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
             ("skipped", f"{about}{skipped} tiles, and what else is found to hold no data"),
             ("computed", f"{plan.grid.waste * (1 - skipped / plan.tiles):.2f} times the pixels at most"),
             ("batch", plan.batch),
+            ("calls at once", plan.workers),
             *([] if views == 1 else [("views", f"{views} of each tile, averaged (--tta {job.options.tta})")]),
             ("strips", f"{sum(1 for _ in plan.strips())} of {plan.strip_width} px"),
             ("time", f"about {seconds * (1 - skipped / plan.tiles):,.0f} s for the network"),
