@@ -32,7 +32,7 @@ from train.models.initial import initialise
 from train.models.network import parameters
 from train.models.same_size import same_size
 from train.models.weights import load_weights
-from train.outdir import check_outdir, claim, remove_run
+from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
 from train.record import results, score_table
 from train.report.make import make_report
@@ -72,7 +72,7 @@ def train(
     outdir
         New, or that of an earlier run with the same options.
     overwrite
-        Remove an earlier run first.
+        Remove an earlier run, as soon as all that can be refused is accepted.
     progress
         Show a bar within each epoch, on a terminal.
     say
@@ -85,35 +85,19 @@ def train(
     """
     machine = Machine.start(options)
     say = machine.only_first(say)
-    if overwrite and machine.first:
-        remove_run(outdir)
-    machine.wait()
-    check_outdir(outdir, options)
-    if (outdir / RESULT).exists():
+    check_outdir(outdir, options, overwrite=overwrite)
+    if not overwrite and (outdir / RESULT).exists():
         say(f"{outdir} is finished; --overwrite starts anew")
         return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
     data = find_data(options)
     say(data_summary(data.split, data.found, options))
-    net = new_network(options, data.info.bands, say)
-    spec = model_spec(options, net, data)
-    say(
-        f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
-        f"{machine}"
-    )
-
-    loop = Loop(
-        counted(options, data.split),
-        machine,
-        net,
-        spec,
-        new_crops(options, spec, data),
-        data.split.val,
-        outdir,
-    )
+    if options.resize is not None:
+        say(f"pictures are learnt from at --resize {options.resize}: it maps pictures that are resized alike")
+    loop = new_loop(options, outdir, machine, data, say)
     machine.wait()  # all have looked at the folder before one writes to it
     if machine.first:
-        claim(outdir, options)
+        claim(outdir, options, overwrite=overwrite)
     loop.resume(say)
     loop.run(say, progress=progress)
 
@@ -156,6 +140,20 @@ def find_data(options: TrainOptions) -> Data:
                 "give it more with --val"
             )
     return Data(split, library, found)
+
+
+def new_loop(
+    options: TrainOptions, outdir: Path, machine: Machine, data: Data, say: Callable[[str], None]
+) -> Loop:
+    """The epochs of a run, before the first."""
+    net = new_network(options, data.info.bands, say)
+    spec = model_spec(options, net, data)
+    say(
+        f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
+        f"{machine}"
+    )
+    crops = new_crops(options, spec, data)
+    return Loop(counted(options, data.split), machine, net, spec, crops, data.split.val, outdir)
 
 
 def conclude(
@@ -278,11 +276,12 @@ def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
     """One line per part: how much there is, and of what."""
     lines = []
     for name, counts_K in found.pixels.items():
-        area = sum(part.window.area for part in getattr(split, name))
-        share = ", ".join(
-            f"{c} {n / max(counts_K.sum(), 1):.1%}" for c, n in zip(options.classes, counts_K, strict=True)
-        )
-        lines.append(f"{name:5} {area / 1e6:8.2f} Mpx, labelled {counts_K.sum() / max(area, 1):.0%}: {share}")
+        area = max(sum(part.window.area for part in getattr(split, name)), 1)
+        # Classes that may overlap are shares of all pixels, others of those whose class is known.
+        known = counts_K.sum()
+        whole, told = (area, "") if options.independent else (max(known, 1), f", labelled {known / area:.0%}")
+        share = ", ".join(f"{c} {n / whole:.1%}" for c, n in zip(options.classes, counts_K, strict=True))
+        lines.append(f"{name:5} {area / 1e6:8.2f} Mpx{told}: {share}")
     absent = [c for c, n in zip(options.classes, found.pixels["train"], strict=True) if not n]
     lines += [f"no pixel of {name!r} to train on: the network will not know it" for name in absent]
     return "\n".join(lines)
