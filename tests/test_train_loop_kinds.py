@@ -86,6 +86,15 @@ def test_each_kind_learns(folders, tmp_path, kind):
     assert net.classes == (1 if kind == "one channel" else 2)
 
 
+@pytest.mark.slow
+def test_finer_scores_without_padding_meet_their_labels(folders, tmp_path):
+    """A margin is of pixels; labels have as many more as scores are finer."""
+    told = {"preset": "paper", "upscale": 2, "depth": 1, "crop": 52, "epochs": 1}
+    _, rows, said = run(folders, tmp_path / "run", **told, resize="1")
+    assert len(rows) == 1
+    assert any("--resize 1" in line for line in said)
+
+
 def test_pieces_are_the_batch(folders, tmp_path):
     """The mean loss over pieces that are labelled alike is that of the batch."""
     alike = {"norm": "none", "loss": "ce", "epochs": 1}
@@ -253,6 +262,8 @@ def test_presets_are_listed_within_80_columns(capsys):
         ({"accumulate": 0}, "--accumulate"),
         ({"clip": -1.0}, "--clip"),
         ({"class_weights": (1.0, 2.0, 3.0)}, "--class-weights"),
+        ({"class_weights": (1.0, 2.0), "loss": "dice"}, "--class-weights is of ce, bce, focal"),
+        ({"border_weight": 10.0, "loss": "lovasz"}, "--border-weight is of"),
         ({"crop": 35}, "--crop 35"),
         ({"preset": "paper", "depth": 4, "crop": 571}, "572"),
         ({"preset": "tf-3x", "crop": 32}, "--crop"),

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from tiler.errors import UsageError
 from tiler.toml import to_toml
 from train.data.options import LAYOUTS, AugmentOptions, DataOptions, SampleOptions
-from train.losses.options import ACTIVATIONS, LossOptions
+from train.losses.options import ACTIVATIONS, BY_PIXEL, LossOptions
 from train.models.options import ACTIVATIONS as NONLINEARITIES
 from train.models.options import BLOCKS, DOWNS, DROPOUTS, HALVINGS, NORMS, PADDINGS, SHUFFLES, UPS
 from train.models.presets import NetworkOptions
@@ -199,13 +199,14 @@ class TrainOptions:
         self.sample_options()
         self._check_crop()
         self._check_activation()
+        self._check_weights()
         self.loss_options().check_channels(self.channels)
         self.optimizer_options()
         self.schedule_options().check_epochs(self.epochs)
 
     def _check_loop(self) -> None:
         self._check_least(1, "crop", "batch", "accumulate", "epochs", "eval_every", "threads")
-        self._check_least(0, "crops_per_epoch", "early_stop", "keep_every", "seed", "workers", "clip")
+        self._check_least(0, "crops_per_epoch", "early_stop", "keep_every", "workers", "clip")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if not 0 <= self.average <= 1:
@@ -221,6 +222,15 @@ class TrainOptions:
                 f"--activation sigmoid is for two classes, or any number of --independent ones, "
                 f"got {len(self.classes)}; use softmax, or --independent"
             )
+
+    def _check_weights(self) -> None:
+        """Refuse weights that have no effect."""
+        for name in ("class_weights", "weigh_classes", "border_weight"):
+            if getattr(self, name) and not self.loss_options().by_pixel:
+                raise UsageError(
+                    f"{_flag(name)} is of {', '.join(BY_PIXEL)}, got {self.loss!r}; "
+                    "add one of them to --loss, or do without it"
+                )
 
     def _check_crop(self) -> None:
         """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
@@ -320,12 +330,17 @@ class TrainOptions:
         """
         now = tomllib.loads(self.to_toml())
         for key in sorted((before.keys() | now.keys()) - set(FREE)):
-            if before.get(key) != now.get(key):
+            if not _same(before.get(key), now.get(key)):
                 raise UsageError(
                     f"a run is carried on with the options it began with: {_flag(key)} was "
                     f"{before.get(key, 'not given')}, got {now.get(key, 'nothing')}; "
                     "give the old value, or --overwrite to start anew"
                 )
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two values are equal; NaN, which nodata may be, is here equal to itself."""
+    return one == other or (one != one and other != other)  # noqa: PLR0124
 
 
 def _flag(name: str) -> str:

@@ -223,6 +223,8 @@ RECIPES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 TOGETHER: Final = {
     "lr": ("lr_batch", "lr_least", "lr_most"),
+    "loss": ("class_weights", "dice_smooth", "dice_absent"),
+    "optimizer": ("momentum", "beta2", "nesterov"),
     "schedule": tuple(f.name for f in fields(ScheduleOptions) if f.name != "schedule"),
 }
 """What a recipe says of an option, and leaves unsaid when a person gives the option."""
