@@ -86,6 +86,15 @@ def test_a_pair_and_its_picture_of_many_bands(capsys, tmp_path):
     assert raster.exists()
 
 
+def test_a_picture_of_nothing_is_one_line(capsys, tmp_path):
+    data = folder(tmp_path)
+    for path in (data / "masks").iterdir():
+        write(path, np.full((1, 64, 64), 255, np.uint8))
+    assert run_command(labels, [str(data), *TWO, "--picture", str(tmp_path / "p.png")]) == 2
+    assert capsys.readouterr().err.startswith("error: a picture shows labels")
+    assert not (tmp_path / "p.png").exists()
+
+
 def test_the_manifest_is_one_to_read(capsys, tmp_path):
     parts = tmp_path / "parts.csv"
     first = run(capsys, folder(tmp_path / "set"), *TWO, "--write-manifest", parts)
@@ -120,6 +129,7 @@ def test_bad_usage_is_one_line(capsys, tmp_path):
     refused(capsys, labels, [data, *TWO, "--layout", "coco"], "coco")
     refused(capsys, labels, [data, *TWO, "--resize", "big"], "--resize", "big")
     refused(capsys, labels, [data, *TWO, "--val", "0"], "--val")
+    refused(capsys, labels, [data, *TWO, "--seed", "-1"], "--seed")
     pair = write_pair(tmp_path)
     parts = ["--write-manifest", tmp_path / "parts.csv"]
     refused(capsys, labels, ["--pair", *pair, *TWO, *parts], "whole images")

@@ -201,6 +201,7 @@ def test_hue_saturation_and_value():
         ({"flip_horizontal": 1.5}, "--flip-horizontal is a probability"),
         ({"zoom": (2.0, 0.5)}, "--zoom"),
         ({"zoom": (0.0, 1.0)}, "--zoom"),
+        ({"zoom": (0.5,)}, "--zoom"),
         ({"rotate": -1.0}, "--rotate"),
         ({"elastic": float("nan")}, "--elastic"),
         ({"hue": 0.6}, "--hue"),

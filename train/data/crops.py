@@ -79,7 +79,7 @@ class Crops(Dataset[Sample]):
         if self.augment.options.colours and (info.bands != 3 or info.dtype != np.uint8):
             raise UsageError(
                 f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of "
-                f"{info.dtype}; leave them out"
+                f"{info.dtype}; give 0 for each of them, or --rgb for grey pictures"
             )
         if self.class_weights and self.library.legend.independent:
             raise UsageError("weights of classes are for classes that exclude each other, not --independent")

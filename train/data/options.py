@@ -68,6 +68,8 @@ class DataOptions:
                 f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
                 f"got {self.val} and {self.test}; e.g. 0.15 and 0.25"
             )
+        if self.seed < 0:
+            raise UsageError(f"--seed is at least 0, got {self.seed}")
         self.legend()
         self.view()
 
@@ -137,7 +139,7 @@ class AugmentOptions:
     """Probability of exchanging top and bottom."""
     quarter_turns: float = 1.0
     """Probability of turning by 0, 90, 180 or 270 degrees, each as likely."""
-    zoom: tuple[float, float] = (1.0, 1.0)
+    zoom: tuple[float, ...] = (1.0, 1.0)
     """Range of the magnification; 0.5 shows twice as much."""
     aspect: float = 0.0
     """Height against width changes by the quotient of two numbers in 1 +- this."""
@@ -176,7 +178,7 @@ class AugmentOptions:
         for name in ("elastic", "contrast", "brightness", "band_contrast", "band_brightness", "noise"):
             self._check(name, 1e6, "a number, at least 0")
         self._check("rotate", 180, "degrees, 0 to 180")
-        if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
+        if len(self.zoom) != 2 or not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
             raise UsageError(f"--zoom is a range within 0.1 to 10, got {self.zoom}; e.g. 0.5,1.2")
 
     def _check(self, name: str, most: float, rule: str) -> None:

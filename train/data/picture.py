@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tiler.errors import InputError
 from tiler.overlay import colored, png
 from tiler.spec import ClassSpec, default_classes
 from train.data.square import square_at
@@ -34,7 +35,14 @@ def draw_samples(path: Path, split: Split, found: Survey, library: Library, seed
     """Write a PNG: above the pixels, below the same with the classes drawn in, dark where not known.
 
     Samples show the classes evenly, those of the training part.
+
+    Raises
+    ------
+    InputError
+        if nothing is labelled there.
     """
+    if not found.pixels["train"].any():
+        raise InputError("a picture shows labels of the training part, got no labelled pixel; see --coding")
     rng = np.random.default_rng(seed)
     classes = default_classes(library.legend.classes)
     columns = []
