@@ -186,6 +186,17 @@ def test_a_class_that_happens_not_to_occur_is_pointed_out(pair):
     assert "no pixel of 'lake'" in data_summary(split, found, told)
 
 
+def test_classes_that_overlap_are_shares_of_all_pixels(pair):
+    """Not of the sum of classes, which says nothing where a pixel may be of several, or of none."""
+    told = options(pair=(pair,), independent=True)
+    library = Library(told.legend())
+    split = split_data(told, library)
+    found = survey(split, library, told.classes)
+    share = blocks(64, 200)[1][0, :, :120].mean()
+    (line,) = (s for s in data_summary(split, found, told).splitlines() if s.startswith("train"))
+    assert line.endswith(f"Mpx: background {1 - share:.1%}, building {share:.1%}")
+
+
 def test_a_part_without_labels_is_refused(tmp_path):
     raster, mask = write_pair(tmp_path)
     _, mask_1HW = blocks(64, 200)
