@@ -72,6 +72,7 @@ _WZM: Final = {
     "best_by": "mean-dice",
 }
 _MILESIAL: Final = {
+    # It feeds whole pictures, and evaluates five times an epoch, so that its plateau is met sooner.
     **_PLAIN,
     "val": 0.1,
     "batch": 1,
@@ -103,6 +104,7 @@ _BUBBLIIIING: Final = {
     "batch": 2,
     "epochs": 100,
     "freeze_epochs": 50,
+    "init": "normal",
     "lr": 1e-4,
     "lr_batch": 16,
     "lr_least": 1e-4,
