@@ -13,6 +13,7 @@ from train.data.item import Item
 from train.data.labelled import Library
 from train.data.layouts import READERS, detected, find_items
 from train.data.manifest import read_manifest, write_manifest
+from train.data.mistakes import look, warnings
 from train.data.options import LAYOUTS, DataOptions
 from train.data.split import divided, split_data
 from train.data.target import IGNORE
@@ -102,6 +103,14 @@ def test_a_drive_file_that_is_missing_is_named(tmp_path):
     (tmp_path / "training" / "mask" / "22_training_mask.gif").unlink()
     with pytest.raises(InputError, match=r"of its number in mask, .*22_training\.tif has none"):
         find_items(tmp_path, "auto", TWO)
+
+
+def test_drive_is_not_warned_of_values_that_it_knows(tmp_path):
+    """Its 255 is a vessel, whatever the coding of other masks."""
+    sources = [item.labels(None) for item in find_items(drive(tmp_path), "auto", TWO)]
+    (found,) = look(sources)
+    assert found.masks == 5
+    assert warnings(found, options("x").legend()) == []
 
 
 def test_drive_without_labels_of_its_test_half_has_no_test(tmp_path):

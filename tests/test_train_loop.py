@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from tiler.errors import OutOfMemoryError, UsageError  # noqa: E402
+from tiler.errors import InputError, OutOfMemoryError, UsageError  # noqa: E402
 from train.average import Average  # noqa: E402
 from train.freezing import batch_norms, check_freezable, set_frozen, set_training  # noqa: E402
 from train.loop import Awaited, epoch_seed  # noqa: E402
@@ -230,3 +230,21 @@ def test_a_reader_that_was_killed_is_one_line():
         with pytest.raises(RuntimeError) as error:
             list(Awaited(items()))
         assert type(error.value) is kind
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """A data set whose reading is refused."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        raise InputError("a mask has one band, got 3")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_a_reader_refuses_is_one_line(workers):
+    """PyTorch sends the traceback of the other process in the text."""
+    with pytest.raises(InputError) as error:
+        list(Awaited(torch.utils.data.DataLoader(Unreadable(), num_workers=workers)))
+    assert str(error.value) == "a mask has one band, got 3"

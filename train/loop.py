@@ -241,9 +241,21 @@ class Awaited:
 
 
 def _next(items: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever they are
-    """One more, or None."""
+    """One more, or None; what goes wrong in a process that reads is one line, as in this one.
+
+    Raises
+    ------
+    TilerError
+        as that process raised it.
+    OutOfMemoryError
+        if it was killed.
+    """
     try:
         return next(items, None)
+    except TilerError as error:
+        # PyTorch puts the traceback before what was said.
+        said = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+        raise type(error)(said) from None
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
