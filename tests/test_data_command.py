@@ -130,6 +130,7 @@ def test_bad_usage_is_one_line(capsys, tmp_path):
     refused(capsys, labels, [data, *TWO, "--resize", "big"], "--resize", "big")
     refused(capsys, labels, [data, *TWO, "--val", "0"], "--val")
     refused(capsys, labels, [data, *TWO, "--seed", "-1"], "--seed")
+    refused(capsys, labels, [data, *TWO, "--picture", data / "images" / "0.png"], "of the data")
     pair = write_pair(tmp_path)
     parts = ["--write-manifest", tmp_path / "parts.csv"]
     refused(capsys, labels, ["--pair", *pair, *TWO, *parts], "whole images")

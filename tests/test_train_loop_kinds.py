@@ -209,6 +209,17 @@ def test_each_recipe_is_a_valid_run(preset):
     assert {name: getattr(options, name) for name in RECIPES[preset]} == RECIPES[preset]
 
 
+def test_keras_learns_from_crops_without_its_class():
+    """Most scans show no nerve: their Dice, which is smoothed, is not left out."""
+    from train.losses.make import make_loss
+
+    options = with_recipe({"classes": ("a", "b"), "images": "i", "masks": "m", "preset": "keras"})
+    logits_N1HW = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    loss = make_loss(options.loss_options())(logits_N1HW, torch.zeros(2, 4, 4).long(), torch.ones(2, 1, 1))
+    loss.backward()
+    assert (logits_N1HW.grad > 0).all()
+
+
 def rates(preset, steps_per_epoch):
     """Learning rate of the first step of each epoch."""
     from train.schedules import make_schedule

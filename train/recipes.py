@@ -79,6 +79,7 @@ _MILESIAL: Final = {
     "epochs": 5,
     "loss": "ce+dice-micro",
     "dice_smooth": 1e-6,
+    "dice_absent": True,
     "optimizer": "rmsprop",
     "lr": 1e-5,
     "weight_decay": 1e-8,
@@ -193,6 +194,7 @@ _KERAS: Final = {
     "activation": "sigmoid",
     "loss": "dice-micro",
     "dice_smooth": 1.0,
+    "dice_absent": True,
     "lr": 1e-5,
     "best_by": "mean-dice",
 }
