@@ -321,6 +321,22 @@ def test_a_small_image_is_filled_up_and_the_filling_ignored(pair):
     assert not pixels_CHW[:, 22:].any()
 
 
+def test_the_border_of_an_image_is_scored_though_its_network_has_a_margin(pair):
+    """What is seen around is a mirror image, as in a map; else the outer pixels would never be learnt from."""
+    crops = Crops((part_of(pair),), new_library(), SPEC, 40, seed=0, margin=12)
+    raw_CHW, mask_1HW = blocks(64, 200)
+    seen_CHW = np.pad((raw_CHW / 255 - 0.3) / 0.2, ((0, 0), (12, 12), (12, 12)), mode="reflect")
+    scored_HW = np.zeros(WHOLE.shape, bool)
+    for i in range(60):
+        pixels_CHW, target_HW, _ = (t.numpy() for t in crops[0, i])
+        window = square_at(WHOLE, 16, middle_of(i))
+        around_CHW = seen_CHW[:, window.top : window.top + 40, window.left : window.left + 40]
+        assert np.allclose(pixels_CHW, around_CHW, atol=1e-5)
+        assert np.array_equal(target_HW[12:-12, 12:-12], mask_1HW[0][window.slices])
+        scored_HW[window.slices] = True
+    assert all(side.any() for side in (scored_HW[0], scored_HW[-1], scored_HW[:, 0], scored_HW[:, -1]))
+
+
 def test_crops_differ_by_number_epoch_and_seed(pair):
     def crop(seed, epoch, i):
         return Crops((part_of(pair),), new_library(), SPEC, 32, seed)[epoch, i][0]

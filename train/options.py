@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
@@ -24,6 +24,9 @@ from train.report.palette import PALETTES
 from train.schedules import SCHEDULES, ScheduleOptions
 from train.stages import Stage
 from train.told import told
+
+if TYPE_CHECKING:
+    from train.models.geometry import Geometry
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
 MEANS: Final = ("mean-iou", "mean-dice")
@@ -234,7 +237,7 @@ class TrainOptions:
 
     def _check_crop(self) -> None:
         """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
-        geometry = self.network_options().options(1, self.channels).geometry
+        geometry = self._geometry
         if self.crop % geometry.scale:
             raise UsageError(f"--crop is a multiple of --upscale {geometry.scale}, got {self.crop}")
         try:
@@ -296,6 +299,16 @@ class TrainOptions:
     def channels(self) -> int:
         """Scores per pixel: one per class, or under ``sigmoid`` a single one for the no and yes of two."""
         return 1 if self.activation == "sigmoid" and not self.independent else len(self.classes)
+
+    @property
+    def _geometry(self) -> Geometry:
+        """Of the network, whatever the number of bands."""
+        return self.network_options().options(1, self.channels).geometry
+
+    @property
+    def margin(self) -> int:
+        """Pixels at each side of a crop that get no score."""
+        return self._geometry.margin * self._geometry.scale
 
     @property
     def stages(self) -> tuple[Stage, ...]:

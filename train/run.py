@@ -210,7 +210,7 @@ def counted(options: TrainOptions, split: Split) -> TrainOptions:
     if options.crops_per_epoch:
         return options
     area = sum(part.window.area for part in split.train)
-    return replace(options, crops_per_epoch=math.ceil(area / options.crop**2))
+    return replace(options, crops_per_epoch=math.ceil(area / (options.crop - 2 * options.margin) ** 2))
 
 
 def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -> Network:
@@ -248,6 +248,7 @@ def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
         class_weights(pixels_K) if options.weigh_classes else (),
         options.balance,
         data.found.classes,
+        options.margin,
     )
 
 
