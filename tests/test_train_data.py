@@ -322,7 +322,7 @@ def test_a_small_image_is_filled_up_and_the_filling_ignored(pair):
 
 
 def test_the_border_of_an_image_is_scored_though_its_network_has_a_margin(pair):
-    """What is seen around is a mirror image, as in a map; else the outer pixels would never be learnt from."""
+    """What is seen around is a mirror image, as in a map; else the outer pixels are never learnt from."""
     crops = Crops((part_of(pair),), new_library(), SPEC, 40, seed=0, margin=12)
     raw_CHW, mask_1HW = blocks(64, 200)
     seen_CHW = np.pad((raw_CHW / 255 - 0.3) / 0.2, ((0, 0), (12, 12), (12, 12)), mode="reflect")

@@ -32,8 +32,6 @@ class Split:
     val: tuple[Part, ...]
     test: tuple[Part, ...]
     """Empty when nothing is kept for it."""
-    items: tuple[Item, ...] = ()
-    """Whole images with their parts, for a manifest."""
 
     @property
     def all(self) -> tuple[Part, ...]:
@@ -60,7 +58,7 @@ def split_data(options: DataOptions, library: Library) -> Split:
     for name in ("train", "val"):
         if not parts[name]:
             raise InputError(f"every part but the test has images, got none for {name}; name some")
-    split = Split(**parts, items=tuple(items))
+    split = Split(**parts)
     _check_alike(split, library)
     return split
 
