@@ -110,7 +110,7 @@ def test_drive_is_not_warned_of_values_that_it_knows(tmp_path):
     sources = [item.labels(None) for item in find_items(drive(tmp_path), "auto", TWO)]
     (found,) = look(sources)
     assert found.masks == 5
-    assert warnings(found, options("x").legend()) == []
+    assert not any("not known" in line for line in warnings(found, options("x").legend()))
 
 
 def test_drive_without_labels_of_its_test_half_has_no_test(tmp_path):
