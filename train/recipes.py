@@ -227,7 +227,7 @@ RECIPES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 TOGETHER: Final = {
     "lr": ("lr_batch", "lr_least", "lr_most"),
-    "loss": ("class_weights", "dice_smooth", "dice_absent"),
+    "loss": ("class_weights",),
     "optimizer": ("momentum", "beta2", "nesterov"),
     "schedule": tuple(f.name for f in fields(ScheduleOptions) if f.name != "schedule"),
 }
