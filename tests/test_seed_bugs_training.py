@@ -290,9 +290,3 @@ def test_d7_6_options_are_what_was_told(finished, folders):
     for name, value in {**TOLD, **folders}.items():
         assert written[name] == (list(value) if isinstance(value, tuple) else value)
     assert len(log(finished)) == TOLD["epochs"]
-
-
-def test_c5_batches_per_epoch():
-    """31239 images in batches of 5: 6248 batches."""
-    (stage,) = TrainOptions(**{**TOLD, "crops_per_epoch": 31239, "batch": 5}, images="i", masks="m").stages
-    assert stage.steps == 6248

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,9 +36,10 @@ class Planes(NamedTuple):
         missing = tuple((first, side - first - n) for first, n in zip(before, self.window.shape, strict=True))
         if missing == ((0, 0), (0, 0)):
             return self
+        beyond: Literal["reflect", "constant"] = "reflect" if mirrored else "constant"
         return Planes(
             self.window,
-            np.pad(self.pixels_CHW, ((0, 0), *missing), mode="reflect" if mirrored else "constant"),
+            np.pad(self.pixels_CHW, ((0, 0), *missing), mode=beyond),
             _pad(self.target_HW, missing, IGNORE),
             self.weight_HW if self.weight_HW.size == 1 else _pad(self.weight_HW, missing, 0),
         )
