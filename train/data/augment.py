@@ -44,7 +44,8 @@ class Augment:
         told = self.options
         if not told.warps:
             return None
-        zoom, degrees = rng.uniform(*told.zoom), rng.uniform(-told.rotate, told.rotate)
+        smallest, largest = told.zoom
+        zoom, degrees = rng.uniform(smallest, largest), rng.uniform(-told.rotate, told.rotate)
         height, width = np.sqrt(rng.uniform(1 - told.aspect, 1 + told.aspect, 2))
         warp = Warp.of(side, (zoom * height / width, zoom * width / height), degrees)
         down, across = rng.uniform(-told.shift, told.shift, 2) * side
