@@ -200,6 +200,7 @@ def test_other_options_are_refused_by_name(pair, finished):
         run.train(TrainOptions(**TOLD, pair=(pair,), resolution=1.0), finished)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_other_data_is_refused(tmp_path, monkeypatch):
     """With an image more, parts are divided anew: what was tested on would be learnt from."""
     images, masks = write_images(tmp_path, [(64, 64)] * 5)
