@@ -217,18 +217,24 @@ def test_waiting_is_counted():
     assert batches.seconds > 0
 
 
-def test_a_reader_that_was_killed_is_one_line():
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), OutOfMemoryError),
+        (ConnectionResetError(104, "Connection reset by peer"), OutOfMemoryError),
+        (RuntimeError("sizes differ"), RuntimeError),
+    ],
+)
+def test_a_reader_that_was_killed_is_one_line(raised, kind):
     """Such as by a container with little shared memory; what else goes wrong keeps its traceback."""
-    for text, kind in (("DataLoader worker (pid 7) is killed by signal: Bus error.", OutOfMemoryError),
-                       ("sizes differ", RuntimeError)):  # fmt: skip
 
-        def items(text=text):
-            raise RuntimeError(text)
-            yield
+    def items():
+        raise raised
+        yield
 
-        with pytest.raises(RuntimeError) as error:
-            list(Awaited(items()))
-        assert type(error.value) is kind
+    with pytest.raises(RuntimeError) as error:
+        list(Awaited(items()))
+    assert type(error.value) is kind
 
 
 class Unreadable(torch.utils.data.Dataset):

@@ -256,12 +256,12 @@ def _next(items: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever they are
         # PyTorch puts the traceback before what was said.
         said = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         raise type(error)(said) from None
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
             raise
         raise OutOfMemoryError(
-            f"the processes that read crops go on, got one that ended ({one_line(error)}); "
-            "use fewer --workers, or 0"
+            f"processes that read crops live as long as the run, got one that was ended ({one_line(error)}), "
+            "maybe for want of memory; use fewer --workers, or 0, and run again to carry on"
         ) from None
 
 
