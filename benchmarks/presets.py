@@ -218,8 +218,9 @@ def main() -> None:
     told = f"DATA RUNS --epochs {budget.epochs} --crops {budget.crops}"
     what = (
         f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees "
-        f"{steps} batches of {BATCH} crops of {CROP} px, and is trained by our own recipe; scores are of the "
-        "test part, pooled over its pixels."
+        f"{steps} batches of {BATCH} crops of {CROP} px (`paper`, which scores no margin, of "
+        f"{CROPS['paper']}), and is trained by our own recipe; scores are of the test part, pooled over its "
+        "pixels."
     )
     lines = [
         "# Presets",

@@ -12,8 +12,15 @@ import pytest
 
 from refusals import refused
 from tiler.cli.main import run_command, tiler
+from tiler.geometry import Window
 from tiler.open import open_raster
+from tiler.spec import default_classes
+from train.data import picture
 from train.data.command import labels
+from train.data.image import View
+from train.data.item import Item
+from train.data.labelled import Library, Part
+from train.data.legend import Legend
 from training_data import blocks, write, write_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -77,6 +84,24 @@ def test_the_picture_shows_six_samples_and_their_labels(capsys, tmp_path):
     assert (info.bands, info.height, info.width) == (3, 2 * 262, 6 * 262)
 
 
+def test_the_first_of_classes_that_overlap_is_drawn_too(capsys, tmp_path):
+    """It is no background, which stays as it is."""
+    image = write(tmp_path / "a.png", np.full((3, 64, 64), 90, np.uint8))
+    for name, left in (("cell", 0), ("wall", 32)):
+        (tmp_path / name).mkdir()
+        mask_1HW = np.zeros((1, 64, 64), np.uint8)
+        mask_1HW[:, 8:56, left + 8 : left + 24] = 255
+        write(tmp_path / name / "a.png", mask_1HW)
+    source = Item(image, str(tmp_path / "{class}" / "a.png")).source(View(), None)
+    legend = Legend(("cell", "wall"), independent=True)
+    whole, classes = Window(0, 0, 64, 64), default_classes(legend.classes)
+    photo_CHW, drawn_CHW = picture.pair(Part(source, whole), whole, Library(legend), classes)
+    changed_HW = (photo_CHW != drawn_CHW).any(axis=0)
+    assert changed_HW[16:48, 12:20].all()
+    assert changed_HW[16:48, 44:52].all()
+    assert not changed_HW[:6].any()
+
+
 def test_a_pair_and_its_picture_of_many_bands(capsys, tmp_path):
     raster, mask = write_pair(tmp_path)
     many = write(tmp_path / "many.tif", np.repeat(blocks(64, 200)[0], 2, axis=0).astype(np.uint16) * 100)
@@ -84,6 +109,15 @@ def test_a_pair_and_its_picture_of_many_bands(capsys, tmp_path):
     assert said.count("\n6 ") == 1
     assert open_raster(tmp_path / "p.png").info.bands == 3
     assert raster.exists()
+
+
+def test_a_picture_of_nothing_is_one_line(capsys, tmp_path):
+    data = folder(tmp_path)
+    for path in (data / "masks").iterdir():
+        write(path, np.full((1, 64, 64), 255, np.uint8))
+    assert run_command(labels, [str(data), *TWO, "--picture", str(tmp_path / "p.png")]) == 2
+    assert capsys.readouterr().err.startswith("error: a picture shows labels")
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_the_manifest_is_one_to_read(capsys, tmp_path):
@@ -120,6 +154,8 @@ def test_bad_usage_is_one_line(capsys, tmp_path):
     refused(capsys, labels, [data, *TWO, "--layout", "coco"], "coco")
     refused(capsys, labels, [data, *TWO, "--resize", "big"], "--resize", "big")
     refused(capsys, labels, [data, *TWO, "--val", "0"], "--val")
+    refused(capsys, labels, [data, *TWO, "--seed", "-1"], "--seed")
+    refused(capsys, labels, [data, *TWO, "--picture", data / "images" / "0.png"], "of the data")
     pair = write_pair(tmp_path)
     parts = ["--write-manifest", tmp_path / "parts.csv"]
     refused(capsys, labels, ["--pair", *pair, *TWO, *parts], "whole images")

@@ -13,6 +13,7 @@ from train.data.item import Item
 from train.data.labelled import Library
 from train.data.layouts import READERS, detected, find_items
 from train.data.manifest import read_manifest, write_manifest
+from train.data.mistakes import look, warnings
 from train.data.options import LAYOUTS, DataOptions
 from train.data.split import divided, split_data
 from train.data.target import IGNORE
@@ -104,6 +105,14 @@ def test_a_drive_file_that_is_missing_is_named(tmp_path):
         find_items(tmp_path, "auto", TWO)
 
 
+def test_drive_is_not_warned_of_values_that_it_knows(tmp_path):
+    """Its 255 is a vessel, whatever the coding of other masks."""
+    sources = [item.labels(None) for item in find_items(drive(tmp_path), "auto", TWO)]
+    (found,) = look(sources)
+    assert found.masks == 5
+    assert not any("not known" in line for line in warnings(found, options("x").legend()))
+
+
 def test_drive_without_labels_of_its_test_half_has_no_test(tmp_path):
     items = divided(find_items(drive(tmp_path, test=False), "auto", TWO), options("x", test=0.0))
     assert [item.part for item in items].count("test") == 0
@@ -123,6 +132,9 @@ def test_voc_mistakes_are_named(tmp_path):
     lists = tmp_path / "ImageSets" / "Segmentation"
     (lists / "val.txt").write_text("nobody\n")
     with pytest.raises(InputError, match=r"nobody of .* has none"):
+        find_items(tmp_path, "auto", TWO)
+    (lists / "val.txt").write_bytes("caf\xe9\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"lists of names, got .*val\.txt"):
         find_items(tmp_path, "auto", TWO)
     (lists / "val.txt").unlink()
     with pytest.raises(InputError, match="val"):
@@ -192,6 +204,33 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     drawing(tmp_path / "labels" / "a.png")
     with pytest.raises(InputError, match=r"stands for one file, got a\.jpg and a\.png"):
         find_items(tmp_path, "auto", TWO)
+
+
+def test_a_mask_without_an_image_is_named(tmp_path):
+    """Its image may have a suffix that is not read: it would be left out without a word."""
+    for name in ("a", "b"):
+        drawing(tmp_path / "labels" / f"{name}.png")
+    picture(tmp_path / "images" / "a.png")
+    with pytest.raises(InputError, match=r"every mask has an image, .*b\.png has none"):
+        find_items(tmp_path, "auto", TWO)
+
+
+def test_masks_may_be_called_as_isic_calls_them(tmp_path):
+    for name in ("ISIC_0000000", "ISIC_0000001"):
+        picture(tmp_path / f"{name}.jpg")
+        drawing(tmp_path / f"{name}_segmentation.png")
+    items = find_items(tmp_path, "auto", TWO)
+    assert [item.mask.endswith(f"{item.image.stem}_segmentation.png") for item in items] == [True, True]
+
+
+def test_a_class_may_be_called_as_labelme_calls_its_background(tmp_path):
+    """Names that begin with a line were taken for hidden ones: the class would have been nowhere."""
+    picture(tmp_path / "images" / "_1.png")
+    for name in ("_background_", "cell"):
+        drawing(tmp_path / "masks" / name / "_1.png", factor=255)
+    told = options(tmp_path, classes=("_background_", "cell"), independent=True)
+    (item,) = find_items(tmp_path, "auto", told.classes)
+    assert all(path.is_file() for path in item.labels(None).paths(told.legend()))
 
 
 def test_layouts_are_told_apart(tmp_path):
@@ -288,6 +327,17 @@ def test_a_manifest_without_images_to_train_on_is_refused(tmp_path):
     told = options(manifest=str(tmp_path / "m.csv"))
     with pytest.raises(InputError, match="got none for train"):
         split_data(told, Library(told.legend()))
+
+
+def test_an_image_in_two_parts_is_refused(tmp_path):
+    """It would be learnt from and tested on."""
+    image, mask = picture(tmp_path / "a.png"), str(drawing(tmp_path / "a_mask.png"))
+    write_manifest(tmp_path / "m.csv", [Item(image, mask, part) for part in ("train", "val", "test")])
+    told = options(manifest=str(tmp_path / "m.csv"))
+    with pytest.raises(InputError, match=r"a\.png in train and val"):
+        split_data(told, Library(told.legend()))
+    pair = options(pair=((str(image), mask),), val=0.25, test=0.25)
+    assert len(split_data(pair, Library(pair.legend())).all) == 3  # its columns are apart
 
 
 def test_a_label_file_that_is_not_there_is_named(tmp_path):

@@ -186,7 +186,7 @@ def test_independent_classes_have_a_plane_each(tmp_path):
 
 def test_colours_change_on_bytes_of_three_bands_alone(tmp_path):
     grey = write(tmp_path / "grey.tif", blocks(64, 200)[0][:1]), write_pair(tmp_path)[1]
-    with pytest.raises(UsageError, match="three bands of uint8, got 1 of uint8"):
+    with pytest.raises(UsageError, match="three bands of uint8, got 1 of uint8; give 0"):
         crops_of(grey, augment=Augment(AugmentOptions(hue=0.1)))
 
 

@@ -23,7 +23,7 @@ from train.evaluate import Examiner, cells, evaluate, part_axis  # noqa: E402
 from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.models.same_size import same_size  # noqa: E402
-from training_data import blocks, write_pair  # noqa: E402
+from training_data import PLACE, blocks, write, write_pair  # noqa: E402
 
 CPU = torch.device("cpu")
 NAMES = ("background", "building")
@@ -136,10 +136,11 @@ def test_a_sample_looked_at_again_has_the_same_labels(part, monkeypatch):
         np.testing.assert_array_equal(answer.labels_QHW, whole_QHW[:, *answer.window.slices])
 
 
-def test_a_sample_without_a_known_pixel_is_none(part, monkeypatch):
-    monkeypatch.setattr(
-        "train.data.labelled.Labelled.inside", lambda _, w: np.arange(w.left, w.right) < [[60]] * w.height
-    )
+def test_a_sample_without_a_known_pixel_is_none(part, tmp_path, monkeypatch):
+    region_1HW = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    region_1HW[..., :60] = 1
+    region = write(tmp_path / "region.tif", region_1HW, **PLACE)
+    part = replace(part, source=replace(part.source, region=region))
     for name, value in (("WHOLE", 100), ("SQUARE", 50)):
         monkeypatch.setattr(f"train.evaluate.{name}", value)
     found = evaluate(network(), CPU, [part], library(), SPEC)

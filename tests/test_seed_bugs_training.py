@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 from tiler.cli.main import run_command  # noqa: E402
 from tiler.errors import OutOfMemoryError, TilerError, UsageError  # noqa: E402
-from train import learner, run  # noqa: E402
+from train import learner, loop, run  # noqa: E402
 from train.checkpoint import load_checkpoint, load_state  # noqa: E402
 from train.cli import main  # noqa: E402
 from train.freezing import batch_norms, set_training  # noqa: E402
@@ -190,6 +190,22 @@ def test_d3_16_the_best_score_is_carried_on(finished):
     }
 
 
+def test_d3_18_the_test_part_chooses_nothing(folders, tmp_path, monkeypatch):
+    """The seed chose its best epoch by the test half, and published that score."""
+    looked, plain = [], loop.evaluate_together
+
+    def spied(machine, net, parts, *more):
+        looked.extend(part.source.image for part in parts)
+        return plain(machine, net, parts, *more)
+
+    monkeypatch.setattr(loop, "evaluate_together", spied)
+    options = TrainOptions(**{**TOLD, "epochs": 1}, **folders)
+    run.train(options, tmp_path / "run")
+    split = run.find_data(options).split
+    assert looked == [part.source.image for part in split.val]
+    assert not {part.source.image for part in split.test} & set(looked)
+
+
 def test_d3_21_no_image_is_counted_twice(folders):
     """The seed's sampler filled shares up with images of others: its scores counted them twice."""
 
@@ -274,9 +290,3 @@ def test_d7_6_options_are_what_was_told(finished, folders):
     for name, value in {**TOLD, **folders}.items():
         assert written[name] == (list(value) if isinstance(value, tuple) else value)
     assert len(log(finished)) == TOLD["epochs"]
-
-
-def test_c5_batches_per_epoch():
-    """31239 images in batches of 5: 6248 batches."""
-    (stage,) = TrainOptions(**{**TOLD, "crops_per_epoch": 31239, "batch": 5}, images="i", masks="m").stages
-    assert stage.steps == 6248

@@ -153,6 +153,20 @@ def test_outside_is_ignored_and_weighs_nothing():
     assert set(np.unique(got.target_HW)) <= {0, 1, 2, IGNORE}
 
 
+def test_a_margin_is_a_mirror_image_where_nothing_is_known():
+    """Of a corner 8 px are scored, and 12 px around them are seen: beyond the corner the same again."""
+    rows_HW, columns_HW = np.mgrid[:64, :64]
+    source = Planes(
+        Window(0, 0, 64, 64), np.stack([rows_HW, columns_HW]).astype(np.float32), rows_HW, np.ones((1, 1))
+    )
+    warp = Warp.of(32, (1, 1), 0).moved_inside(source.window, (0, 0), margin=12)
+    window = warp.window(source.window)
+    got = warp.apply(Planes(window, *(a[..., *window.slices] for a in source[1:3]), source[3]), mirrored=True)
+    assert got.target_HW[12:20, 12:20].tolist() == rows_HW[:8, :8].tolist()
+    assert (got.target_HW[:12] == IGNORE).all()
+    assert np.allclose(got.pixels_CHW[0, :, 20], np.abs(np.arange(32) - 11.5) - 0.5, atol=1e-4)
+
+
 def test_shift_and_elastic_move_pixels_and_target_alike():
     """Bands that hold their own row and column say where each pixel came from."""
     rows_HW, columns_HW = np.mgrid[:200, :200]
@@ -201,6 +215,7 @@ def test_hue_saturation_and_value():
         ({"flip_horizontal": 1.5}, "--flip-horizontal is a probability"),
         ({"zoom": (2.0, 0.5)}, "--zoom"),
         ({"zoom": (0.0, 1.0)}, "--zoom"),
+        ({"zoom": (0.5,)}, "--zoom"),
         ({"rotate": -1.0}, "--rotate"),
         ({"elastic": float("nan")}, "--elastic"),
         ({"hue": 0.6}, "--hue"),

@@ -186,6 +186,17 @@ def test_a_class_that_happens_not_to_occur_is_pointed_out(pair):
     assert "no pixel of 'lake'" in data_summary(split, found, told)
 
 
+def test_classes_that_overlap_are_shares_of_all_pixels(pair):
+    """Not of the sum of classes, which says nothing where a pixel may be of several, or of none."""
+    told = options(pair=(pair,), independent=True)
+    library = Library(told.legend())
+    split = split_data(told, library)
+    found = survey(split, library, told.classes)
+    share = blocks(64, 200)[1][0, :, :120].mean()
+    (line,) = (s for s in data_summary(split, found, told).splitlines() if s.startswith("train"))
+    assert line.endswith(f"Mpx: background {1 - share:.1%}, building {share:.1%}")
+
+
 def test_a_part_without_labels_is_refused(tmp_path):
     raster, mask = write_pair(tmp_path)
     _, mask_1HW = blocks(64, 200)
@@ -308,6 +319,22 @@ def test_a_small_image_is_filled_up_and_the_filling_ignored(pair):
     assert (target_HW[:, 20:] == IGNORE).all()
     assert (target_HW[:22, :20] != IGNORE).all()
     assert not pixels_CHW[:, 22:].any()
+
+
+def test_the_border_of_an_image_is_scored_though_its_network_has_a_margin(pair):
+    """What is seen around is a mirror image, as in a map; else the outer pixels are never learnt from."""
+    crops = Crops((part_of(pair),), new_library(), SPEC, 40, seed=0, margin=12)
+    raw_CHW, mask_1HW = blocks(64, 200)
+    seen_CHW = np.pad((raw_CHW / 255 - 0.3) / 0.2, ((0, 0), (12, 12), (12, 12)), mode="reflect")
+    scored_HW = np.zeros(WHOLE.shape, bool)
+    for i in range(60):
+        pixels_CHW, target_HW, _ = (t.numpy() for t in crops[0, i])
+        window = square_at(WHOLE, 16, middle_of(i))
+        around_CHW = seen_CHW[:, window.top : window.top + 40, window.left : window.left + 40]
+        assert np.allclose(pixels_CHW, around_CHW, atol=1e-5)
+        assert np.array_equal(target_HW[12:-12, 12:-12], mask_1HW[0][window.slices])
+        scored_HW[window.slices] = True
+    assert all(side.any() for side in (scored_HW[0], scored_HW[-1], scored_HW[:, 0], scored_HW[:, -1]))
 
 
 def test_crops_differ_by_number_epoch_and_seed(pair):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import tomllib
 
 import pytest
 
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from tiler.errors import UsageError  # noqa: E402
+from tiler.errors import InputError, OutOfMemoryError, UsageError  # noqa: E402
 from train.average import Average  # noqa: E402
 from train.freezing import batch_norms, check_freezable, set_frozen, set_training  # noqa: E402
 from train.loop import Awaited, epoch_seed  # noqa: E402
@@ -188,6 +189,21 @@ def test_a_recipe_gives_way():
     assert stage.lr == 0.5
     three = with_recipe({**BASE, "preset": "wzm", "classes": ("a", "b", "c")})
     assert three.class_weights == ()
+    assert with_recipe({**BASE, "preset": "wzm", "loss": "lovasz"}).class_weights == ()
+
+
+def test_momentum_of_a_recipe_is_not_another_optimisers():
+    """What 0.999 is to rmsprop it would not be to Adam, whose first beta has the same option."""
+    options = with_recipe({**BASE, "preset": "milesial", "optimizer": "adam"})
+    assert (options.momentum, options.beta2) == (0.9, 0.999)
+
+
+def test_nodata_that_is_nan_does_not_make_another_run():
+    """NaN differs from itself: such a run could not be carried on."""
+    options = TrainOptions(**BASE, nodata=math.nan)
+    options.check_same(tomllib.loads(options.to_toml()))
+    with pytest.raises(UsageError, match="--nodata was nan, got nothing"):
+        TrainOptions(**BASE).check_same(tomllib.loads(options.to_toml()))
 
 
 def test_no_epoch_begins_with_what_another_left():
@@ -199,3 +215,41 @@ def test_waiting_is_counted():
     batches = Awaited(iter("abc"))
     assert "".join(batches) == "abc"
     assert batches.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), OutOfMemoryError),
+        (ConnectionResetError(104, "Connection reset by peer"), OutOfMemoryError),
+        (RuntimeError("sizes differ"), RuntimeError),
+    ],
+)
+def test_a_reader_that_was_killed_is_one_line(raised, kind):
+    """Such as by a container with little shared memory; what else goes wrong keeps its traceback."""
+
+    def items():
+        raise raised
+        yield
+
+    with pytest.raises(RuntimeError) as error:
+        list(Awaited(items()))
+    assert type(error.value) is kind
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """A data set whose reading is refused."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        raise InputError("a mask has one band, got 3")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_a_reader_refuses_is_one_line(workers):
+    """PyTorch sends the traceback of the other process in the text."""
+    with pytest.raises(InputError) as error:
+        list(Awaited(torch.utils.data.DataLoader(Unreadable(), num_workers=workers)))
+    assert str(error.value) == "a mask has one band, got 3"

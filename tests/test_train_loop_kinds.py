@@ -86,6 +86,15 @@ def test_each_kind_learns(folders, tmp_path, kind):
     assert net.classes == (1 if kind == "one channel" else 2)
 
 
+@pytest.mark.slow
+def test_finer_scores_without_padding_meet_their_labels(folders, tmp_path):
+    """A margin is of pixels; labels have as many more as scores are finer."""
+    told = {"preset": "paper", "upscale": 2, "depth": 1, "crop": 52, "epochs": 1}
+    _, rows, said = run(folders, tmp_path / "run", **told, resize="1")
+    assert len(rows) == 1
+    assert any("--resize 1" in line for line in said)
+
+
 def test_pieces_are_the_batch(folders, tmp_path):
     """The mean loss over pieces that are labelled alike is that of the batch."""
     alike = {"norm": "none", "loss": "ce", "epochs": 1}
@@ -200,6 +209,17 @@ def test_each_recipe_is_a_valid_run(preset):
     assert {name: getattr(options, name) for name in RECIPES[preset]} == RECIPES[preset]
 
 
+def test_keras_learns_from_crops_without_its_class():
+    """Most scans show no nerve: their Dice, which is smoothed, is not left out."""
+    from train.losses.make import make_loss
+
+    options = with_recipe({"classes": ("a", "b"), "images": "i", "masks": "m", "preset": "keras"})
+    logits_N1HW = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    loss = make_loss(options.loss_options())(logits_N1HW, torch.zeros(2, 4, 4).long(), torch.ones(2, 1, 1))
+    loss.backward()
+    assert (logits_N1HW.grad > 0).all()
+
+
 def rates(preset, steps_per_epoch):
     """Learning rate of the first step of each epoch."""
     from train.schedules import make_schedule
@@ -255,6 +275,8 @@ def test_presets_are_listed_within_80_columns(capsys):
         ({"zoom": (3.0,)}, "--zoom"),
         ({"dropout": 2.0}, "dropout is a share"),
         ({"class_weights": (1.0, 2.0, 3.0)}, "--class-weights"),
+        ({"class_weights": (1.0, 2.0), "loss": "dice"}, "--class-weights is of ce, bce, focal"),
+        ({"border_weight": 10.0, "loss": "lovasz"}, "--border-weight is of"),
         ({"crop": 35}, "--crop 35"),
         ({"preset": "paper", "depth": 4, "crop": 571}, "572"),
         ({"preset": "tf-3x", "crop": 32}, "--crop"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from train.cli import main  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
-from training_data import flags, write_pair  # noqa: E402
+from training_data import flags, write_images, write_pair  # noqa: E402
 
 TOLD = {
     "classes": ("background", "building"),
@@ -199,6 +200,25 @@ def test_other_options_are_refused_by_name(pair, finished):
         run.train(TrainOptions(**TOLD, pair=(pair,), resolution=1.0), finished)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_other_data_is_refused(tmp_path, monkeypatch):
+    """With an image more, parts are divided anew: what was tested on would be learnt from."""
+    images, masks = write_images(tmp_path, [(64, 64)] * 5)
+    options = TrainOptions(**{**TOLD, "epochs": 2}, images=str(images), masks=str(masks), val=0.2, test=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "conclude", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(options, tmp_path / "run")
+    (images / "0.png").replace(images / "9.png")
+    (masks / "0.png").replace(masks / "9.png")
+    with pytest.raises(UsageError, match=r"data that it began with.*--overwrite"):
+        run.train(options, tmp_path / "run")
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_other_workers_or_threads_are_not(pair, finished):
     run.train(TrainOptions(**{**TOLD, "threads": 2}, pair=(pair,), workers=1), finished)
 
@@ -210,6 +230,21 @@ def test_a_foreign_folder_is_left_alone(pair, tmp_path):
         with pytest.raises(UsageError, match="OUTDIR is new"):
             run.train(options, tmp_path, overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_is_refused_removes_nothing(pair, finished, tmp_path):
+    """An earlier run goes when the next one begins, not when a path is mistyped."""
+    outdir = shutil.copytree(finished, tmp_path / "run")
+    (outdir / "notes.txt").write_text("mine")
+    before = sorted(outdir.rglob("*"))
+    wrong = TrainOptions(**TOLD, pair=((pair[0], str(tmp_path / "none.tif")),))
+    with pytest.raises(InputError, match=r"none\.tif"):
+        run.train(wrong, outdir, overwrite=True)
+    assert sorted(outdir.rglob("*")) == before
+    # The weights to start from may be those of the run that is replaced.
+    told = {**TOLD, "epochs": 1, "weights": str(outdir / "best")}
+    assert run.train(TrainOptions(**told, pair=(pair,)), outdir, overwrite=True)["epochs"] == 1
+    assert (outdir / "notes.txt").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(pair, tmp_path):

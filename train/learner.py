@@ -41,13 +41,14 @@ class Learner:
     model: nn.Module = field(init=False)
     """`net`, on the device and in the precision that were asked for."""
     _loss: Any = field(init=False, repr=False)
+    _margin: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Channels last in memory: the convolutions of a CPU are a third faster with it.
         self.net.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(self.net.parameters(), self.options.optimizer_options())
         self.optimizer = self.machine.accelerator.prepare_optimizer(optimizer)
-        self._loss = make_loss(self.options.loss_options())
+        self._loss, self._margin = make_loss(self.options.loss_options()), self.options.margin
         self.schedule = self._schedule(self.options.stages[0])
 
     def enter(self, stage: Stage) -> None:
@@ -108,7 +109,7 @@ class Learner:
             pixels_NCHW = functional.avg_pool2d(pixels_NCHW, self.net.scale)
         heads = self.model(pixels_NCHW.contiguous(memory_format=torch.channels_last))
         heads = heads if isinstance(heads, tuple) else (heads,)
-        target, weight_NHW = inside(target, self.net.margin), inside(weight_NHW, self.net.margin)
+        target, weight_NHW = inside(target, self._margin), inside(weight_NHW, self._margin)
         losses = [self._loss(logits_NKHW, target, weight_NHW) for logits_NKHW in heads]
         return torch.stack(losses).mean()
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from tiler.errors import TilerError
+from tiler.errors import OutOfMemoryError, TilerError, UsageError, one_line
 from train.average import Average
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint
 from train.data.crops import Keys, crop_loader
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from train.options import TrainOptions
     from train.report.tensorboard import Board
     from train.stages import Stage
+
+SAME: Final = 1e-6
+"""Of a deviation: by how much two machines may disagree about the mean of the same pixels."""
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +169,13 @@ class Loop:
         draw_curve(self.outdir / "curve.png", self.progress.epochs, self.options.classes)
 
     def resume(self, say: Callable[[str], None]) -> None:
-        """Take up what an earlier run left, if it finished an epoch."""
+        """Take up what an earlier run left, if it finished an epoch.
+
+        Raises
+        ------
+        UsageError
+            if that run learnt from other pixels.
+        """
         last = self.outdir / "last"
         if self.machine.first:
             cut = {folder.with_suffix("") for folder in self.outdir.glob("epoch-*.*")}
@@ -175,7 +184,8 @@ class Loop:
         self.machine.wait()
         if not last.exists():
             return
-        weights, _ = load_checkpoint(last)
+        weights, before = load_checkpoint(last)
+        check_same_data(before, self.spec)
         self.net.load_state_dict(weights.state_dict())
         state = load_state(last)
         self.average.net.load_state_dict(state["average"])
@@ -185,6 +195,23 @@ class Loop:
             self.machine.accelerator.scaler.load_state_dict(state["scaler"])
         self.progress = Progress.from_state(state["progress"])
         say(f"carrying on after epoch {len(self.progress.epochs)}")
+
+
+def check_same_data(before: ModelSpec, now: ModelSpec) -> None:
+    """Refuse other pixels in the training part: of other files, what was tested on may be learnt from.
+
+    Raises
+    ------
+    UsageError
+        if their mean or deviation differs.
+    """
+    both = zip(before.mean + before.std, now.mean + now.std, now.std * 2, strict=False)
+    apart = any(abs(one - other) > SAME * deviation for one, other, deviation in both)
+    if apart or before.bands != now.bands:
+        raise UsageError(
+            "a run is carried on with the data that it began with, the training part holds other pixels now; "
+            "bring back what was there, or --overwrite to start anew"
+        )
 
 
 def show(board: Board, epoch: Epoch, names: tuple[str, ...]) -> None:
@@ -206,11 +233,36 @@ class Awaited:
         items = iter(self.items)
         while True:
             began = time.perf_counter()
-            item = next(items, None)
+            item = _next(items)
             self.seconds += time.perf_counter() - began
             if item is None:
                 return
             yield item
+
+
+def _next(items: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever they are
+    """One more, or None; what goes wrong in a process that reads is one line, as in this one.
+
+    Raises
+    ------
+    TilerError
+        as that process raised it.
+    OutOfMemoryError
+        if it was killed.
+    """
+    try:
+        return next(items, None)
+    except TilerError as error:
+        # PyTorch puts the traceback before what was said.
+        said = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+        raise type(error)(said) from None
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            raise
+        raise OutOfMemoryError(
+            f"processes that read crops live as long as the run, got one that was ended ({one_line(error)}), "
+            "maybe for want of memory; use fewer --workers, or 0, and run again to carry on"
+        ) from None
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:

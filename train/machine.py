@@ -8,12 +8,13 @@ and written is said and written by the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import distributed
 
 from tiler.errors import MissingError, UsageError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from train.options import TrainOptions
+
+PATIENCE: Final = timedelta(days=1)
+"""How long a process waits for another, which may evaluate a large raster alone. PyTorch: ten minutes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +57,9 @@ class Machine:
         torch.backends.cudnn.deterministic = True
         # It keeps one state per process, and would refuse a second run of another precision in a notebook.
         AcceleratorState._reset_state()  # noqa: SLF001 - there is no public way
-        started = cls(Accelerator(cpu=on_cpu(options), mixed_precision=options.precision))
+        patient = InitProcessGroupKwargs(timeout=PATIENCE)
+        cpu, precision = on_cpu(options), options.precision
+        started = cls(Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patient]))
         if options.threads is not None:  # of several processes accelerate sets it, too
             torch.set_num_threads(options.threads)
         check_slices(options, started.world)

@@ -63,7 +63,7 @@ def counted(options: TrainOptions, split: Split) -> TrainOptions:
     if options.crops_per_epoch:
         return options
     area = sum(part.window.area for part in split.train)
-    return replace(options, crops_per_epoch=math.ceil(area / options.crop**2))
+    return replace(options, crops_per_epoch=math.ceil(area / (options.crop - 2 * options.margin) ** 2))
 
 
 def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
@@ -79,6 +79,7 @@ def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
         class_weights(pixels_K) if options.weigh_classes else (),
         options.balance,
         data.found.classes,
+        options.margin,
     )
 
 
@@ -89,10 +90,11 @@ def data_summary(split: Split, found: Survey, options: TrainOptions) -> str:
         area = sum(part.window.area for part in getattr(split, name))
         if not area:
             continue  # there need not be a test part
-        share = ", ".join(
-            f"{c} {n / max(counts_K.sum(), 1):.1%}" for c, n in zip(options.classes, counts_K, strict=True)
-        )
-        lines.append(f"{name:5} {area / 1e6:8.2f} Mpx, labelled {counts_K.sum() / max(area, 1):.0%}: {share}")
+        # Classes that may overlap are shares of all pixels, others of those whose class is known.
+        known = counts_K.sum()
+        whole, told = (area, "") if options.independent else (max(known, 1), f", labelled {known / area:.0%}")
+        share = ", ".join(f"{c} {n / whole:.1%}" for c, n in zip(options.classes, counts_K, strict=True))
+        lines.append(f"{name:5} {area / 1e6:8.2f} Mpx{told}: {share}")
     absent = [c for c, n in zip(options.classes, found.pixels["train"], strict=True) if not n]
     lines += [f"no pixel of {name!r} to train on: the network will not know it" for name in absent]
     return "\n".join(lines)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tiler.errors import UsageError
 from tiler.toml import to_toml
 from train.data.options import LAYOUTS, AugmentOptions, DataOptions, SampleOptions
-from train.losses.options import ACTIVATIONS, LossOptions
+from train.losses.options import ACTIVATIONS, BY_PIXEL, LossOptions
 from train.models.options import ACTIVATIONS as NONLINEARITIES
 from train.models.options import BLOCKS, DOWNS, DROPOUTS, HALVINGS, NORMS, PADDINGS, SHUFFLES, UPS
 from train.models.presets import NetworkOptions
@@ -24,6 +24,9 @@ from train.report.palette import PALETTES
 from train.schedules import SCHEDULES, ScheduleOptions
 from train.stages import Stage
 from train.told import told
+
+if TYPE_CHECKING:
+    from train.models.geometry import Geometry
 
 PRECISIONS: Final = ("no", "bf16", "fp16")
 MEANS: Final = ("mean-iou", "mean-dice")
@@ -199,13 +202,14 @@ class TrainOptions:
         self.sample_options()
         self._check_crop()
         self._check_activation()
+        self._check_weights()
         self.loss_options().check_channels(self.channels)
         self.optimizer_options()
         self.schedule_options().check_epochs(self.epochs)
 
     def _check_loop(self) -> None:
         self._check_least(1, "crop", "batch", "accumulate", "epochs", "eval_every", "threads")
-        self._check_least(0, "crops_per_epoch", "early_stop", "keep_every", "seed", "workers", "clip")
+        self._check_least(0, "crops_per_epoch", "early_stop", "keep_every", "workers", "clip")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if not 0 <= self.average <= 1:
@@ -222,9 +226,18 @@ class TrainOptions:
                 f"got {len(self.classes)}; use softmax, or --independent"
             )
 
+    def _check_weights(self) -> None:
+        """Refuse weights that have no effect."""
+        for name in ("class_weights", "weigh_classes", "border_weight"):
+            if getattr(self, name) and not self.loss_options().by_pixel:
+                raise UsageError(
+                    f"{_flag(name)} is of {', '.join(BY_PIXEL)}, got {self.loss!r}; "
+                    "add one of them to --loss, or do without it"
+                )
+
     def _check_crop(self) -> None:
         """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
-        geometry = self.network_options().options(1, self.channels).geometry
+        geometry = self._geometry
         if self.crop % geometry.scale:
             raise UsageError(f"--crop is a multiple of --upscale {geometry.scale}, got {self.crop}")
         try:
@@ -288,6 +301,16 @@ class TrainOptions:
         return 1 if self.activation == "sigmoid" and not self.independent else len(self.classes)
 
     @property
+    def _geometry(self) -> Geometry:
+        """Of the network, whatever the number of bands."""
+        return self.network_options().options(1, self.channels).geometry
+
+    @property
+    def margin(self) -> int:
+        """Pixels at each side of a crop that get no score."""
+        return self._geometry.margin * self._geometry.scale
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """One, or two if the encoder is frozen first."""
         optimizer = self.optimizer_options()
@@ -320,12 +343,17 @@ class TrainOptions:
         """
         now = tomllib.loads(self.to_toml())
         for key in sorted((before.keys() | now.keys()) - set(FREE)):
-            if before.get(key) != now.get(key):
+            if not _same(before.get(key), now.get(key)):
                 raise UsageError(
                     f"a run is carried on with the options it began with: {_flag(key)} was "
                     f"{before.get(key, 'not given')}, got {now.get(key, 'nothing')}; "
                     "give the old value, or --overwrite to start anew"
                 )
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two values are equal; NaN, which nodata may be, is here equal to itself."""
+    return one == other or (one != one and other != other)  # noqa: PLR0124
 
 
 def _flag(name: str) -> str:

@@ -31,8 +31,8 @@ OURS: Final = (
 """What a run writes, and what ``overwrite`` removes, in this order."""
 
 
-def check_outdir(outdir: Path, options: TrainOptions) -> None:
-    """Find a folder that is free, or holds this very run.
+def check_outdir(outdir: Path, options: TrainOptions, *, overwrite: bool) -> None:
+    """Find a folder that is free, or holds this very run, or, to ``overwrite``, any run.
 
     Raises
     ------
@@ -42,20 +42,23 @@ def check_outdir(outdir: Path, options: TrainOptions) -> None:
     if outdir.exists() and not outdir.is_dir():
         raise UsageError(f"OUTDIR is a folder, got the file {outdir}")
     if (outdir / FIRST).exists():
-        options.check_same(read_toml(outdir / FIRST))
+        if not overwrite:
+            options.check_same(read_toml(outdir / FIRST))
     elif outdir.exists() and {p.name for p in outdir.iterdir()} - {f"{FIRST}.partial"}:
         raise UsageError(f"OUTDIR is new, empty or an earlier run's, got {outdir}; name another")
 
 
-def claim(outdir: Path, options: TrainOptions) -> None:
-    """Write down whose folder it is."""
+def claim(outdir: Path, options: TrainOptions, *, overwrite: bool) -> None:
+    """Write down whose folder it is; to ``overwrite``, after the earlier run is removed."""
     with writing(outdir):
+        if overwrite:
+            _remove_run(outdir)
         outdir.mkdir(parents=True, exist_ok=True)
     if not (outdir / FIRST).exists():
         write_whole(outdir / FIRST, options.to_toml().encode())
 
 
-def remove_run(outdir: Path) -> None:
+def _remove_run(outdir: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
     if not (outdir / FIRST).is_file():
         return

@@ -72,12 +72,14 @@ _WZM: Final = {
     "best_by": "mean-dice",
 }
 _MILESIAL: Final = {
+    # It feeds whole pictures, and evaluates five times an epoch, so that its plateau is met sooner.
     **_PLAIN,
     "val": 0.1,
     "batch": 1,
     "epochs": 5,
     "loss": "ce+dice-micro",
     "dice_smooth": 1e-6,
+    "dice_absent": True,
     "optimizer": "rmsprop",
     "lr": 1e-5,
     "weight_decay": 1e-8,
@@ -103,6 +105,7 @@ _BUBBLIIIING: Final = {
     "batch": 2,
     "epochs": 100,
     "freeze_epochs": 50,
+    "init": "normal",
     "lr": 1e-4,
     "lr_batch": 16,
     "lr_least": 1e-4,
@@ -191,6 +194,7 @@ _KERAS: Final = {
     "activation": "sigmoid",
     "loss": "dice-micro",
     "dice_smooth": 1.0,
+    "dice_absent": True,
     "lr": 1e-5,
     "best_by": "mean-dice",
 }
@@ -223,6 +227,8 @@ RECIPES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 TOGETHER: Final = {
     "lr": ("lr_batch", "lr_least", "lr_most"),
+    "loss": ("class_weights",),
+    "optimizer": ("momentum", "beta2", "nesterov"),
     "schedule": tuple(f.name for f in fields(ScheduleOptions) if f.name != "schedule"),
 }
 """What a recipe says of an option, and leaves unsaid when a person gives the option."""

@@ -23,7 +23,7 @@ from train.models.initial import initialise
 from train.models.network import parameters
 from train.models.same_size import same_size
 from train.models.weights import load_weights
-from train.outdir import check_outdir, claim, remove_run
+from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train(
     outdir
         New, or that of an earlier run with the same options.
     overwrite
-        Remove an earlier run first.
+        Remove an earlier run, as soon as all that can be refused is accepted.
     progress
         Show a bar within each epoch, on a terminal.
     say
@@ -66,39 +66,37 @@ def train(
     """
     machine = Machine.start(options)
     say = machine.only_first(say)
-    if overwrite and machine.first:
-        remove_run(outdir)
-    machine.wait()
-    check_outdir(outdir, options)
-    if (outdir / RESULT).exists():
+    check_outdir(outdir, options, overwrite=overwrite)
+    if not overwrite and (outdir / RESULT).exists():
         say(f"{outdir} is finished; --overwrite starts anew")
         return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
     data = find_data(options)
     say(data_summary(data.split, data.found, options))
+    if options.resize is not None:
+        say(f"pictures are learnt from at --resize {options.resize}: it maps pictures that are resized alike")
+    loop = new_loop(options, outdir, machine, data, say)
+    machine.wait()  # all have looked at the folder before one writes to it
+    if machine.first:
+        claim(outdir, options, overwrite=overwrite)
+    loop.resume(say)
+    loop.run(say, progress=progress)
+
+    return said(say, conclude(loop, data))
+
+
+def new_loop(
+    options: TrainOptions, outdir: Path, machine: Machine, data: Data, say: Callable[[str], None]
+) -> Loop:
+    """The epochs of a run, before the first."""
     net = new_network(options, data.info.bands, say)
     spec = model_spec(options, net, data)
     say(
         f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
         f"{machine}"
     )
-
-    loop = Loop(
-        counted(options, data.split),
-        machine,
-        net,
-        spec,
-        new_crops(options, spec, data),
-        data.split.val,
-        outdir,
-    )
-    machine.wait()  # all have looked at the folder before one writes to it
-    if machine.first:
-        claim(outdir, options)
-    loop.resume(say)
-    loop.run(say, progress=progress)
-
-    return said(say, conclude(loop, data))
+    crops = new_crops(options, spec, data)
+    return Loop(counted(options, data.split), machine, net, spec, crops, data.split.val, outdir)
 
 
 def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -> Network:

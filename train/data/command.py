@@ -55,13 +55,16 @@ def labels(
     if write_manifest is not None and options.pair:
         raise UsageError("a manifest is of whole images, a --pair is cut by columns; leave it out")
 
+    from train.data.item import Item
     from train.data.labelled import Library
     from train.data.manifest import write_manifest as write
     from train.data.split import divided, find_data, split_data
     from train.data.survey import count
 
     items = divided(find_data(options), options)
-    _show_values(items, options)
+    looked_at = [*(Item(Path(image), mask) for image, mask in options.pair), *items]
+    _check_free([path for path in (picture, write_manifest) if path is not None], looked_at)
+    _show_values(looked_at, options)
     library = Library(options.legend())
     split = split_data(options, library)
     found = count(split, library)
@@ -76,13 +79,19 @@ def labels(
         click.echo(f"wrote {picture}")
 
 
+def _check_free(outputs: list[Path], items: list[Item]) -> None:
+    """Refuse to write over what is looked at."""
+    inputs = {Path(path).resolve() for item in items for path in (item.image, item.mask)}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise UsageError(f"what is written is a file of its own, got {path} of the data; name another")
+
+
 def _show_values(items: list[Item], options: DataOptions) -> None:
     """What masks hold as stored, and what looks mistaken."""
-    from train.data.item import Item
     from train.data.mistakes import count_names, look, warnings
 
-    pairs = [Item(Path(image), mask) for image, mask in options.pair]
-    sources = [item.source(options.view(), options.field) for item in [*pairs, *items]]
+    sources = [item.source(options.view(), options.field) for item in items]
     if names := count_names(sources):
         told = (f"{name} {count}" for name, count in names.most_common())
         click.echo(f"polygons: {', '.join(told)}")

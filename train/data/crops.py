@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tiler.errors import UsageError
 from tiler.pixels import fill_invalid, fill_values, normalise
 from train.data.augment import Augment
-from train.data.square import square_at
+from train.data.square import square_at, with_margin
 from train.data.target import IGNORE
 from train.data.warp import Planes
 
@@ -65,6 +65,8 @@ class Crops(Dataset[Sample]):
     """Share of the samples that are centred on a pixel of a class drawn evenly."""
     classes: ClassMap | None = None
     """Where the classes are: needed for ``balance``, and where few pixels are labelled."""
+    margin: int = 0
+    """Pixels at each side of a sample that a network sees and does not score: a part is mirrored there."""
     _until_P: NDArray[np.int64] = field(init=False)
     """Pixels of the parts up to and including each."""
     _fill_C: NDArray[Any] = field(init=False)
@@ -79,7 +81,7 @@ class Crops(Dataset[Sample]):
         if self.augment.options.colours and (info.bands != 3 or info.dtype != np.uint8):
             raise UsageError(
                 f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of "
-                f"{info.dtype}; set them to 0"
+                f"{info.dtype}; give 0 for each of them, or --rgb for grey pictures"
             )
         if self.class_weights and self.library.legend.independent:
             raise UsageError("weights of classes are for classes that exclude each other, not --independent")
@@ -104,11 +106,14 @@ class Crops(Dataset[Sample]):
     def _drawn(self, part: Part, middle: tuple[int, int], rng: np.random.Generator) -> Planes:
         """What is around a pixel, zoomed, turned and bent as it is drawn."""
         warp = self.augment.warp(self.side, rng)
+        mirrored = self.margin > 0
         if warp is None:
-            window = square_at(part.window, self.side, middle)
-            return self._planes(part, window, rng).padded(self.side)
-        warp = warp.moved_inside(part.window, middle)
-        return warp.apply(self._planes(part, warp.window(part.window), rng))
+            scored = square_at(part.window, self.side - 2 * self.margin, middle)
+            window = with_margin(scored, self.margin, part.window)
+            before = self.margin - (scored.top - window.top), self.margin - (scored.left - window.left)
+            return self._planes(part, window, rng).padded(self.side, before, mirrored=mirrored)
+        warp = warp.moved_inside(part.window, middle, self.margin)
+        return warp.apply(self._planes(part, warp.window(part.window), rng), mirrored=mirrored)
 
     def _place(self, rng: np.random.Generator) -> tuple[Part, tuple[int, int]]:
         """A part, and the pixel that the sample is about: any, each as likely, or one of a class."""

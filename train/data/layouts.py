@@ -6,7 +6,8 @@
 - ``objects``: NAME/images/NAME.* and NAME/masks/*, a file per object, as in DSB2018;
 - ``classes``: images/NAME.*, masks/CLASS/NAME.*, where CLASS is a name or a number; a class that does not
   occur needs no file;
-- ``pairs``: images/NAME.* and labels (or masks, annotations)/NAME[_mask].*; or both in one folder.
+- ``pairs``: images/NAME.* and labels (or masks, annotations)/NAME.*, NAME_mask.* or NAME_segmentation.*; or
+  both in one folder.
 
 Names are sorted, so that every machine agrees. Whatever has no counterpart is an error.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tiler.errors import InputError, UsageError
+from tiler.errors import InputError, UsageError, one_line
 from tiler.readers.kind import SUFFIXES as SLIDES
 from tiler.readers.polygons import VECTOR
 from train.data.binary import CLASS, NUMBER
@@ -29,6 +30,10 @@ IMAGES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".npy", *sort
 MASKS: Final = (*IMAGES, ".gif", ".bmp", *VECTOR)
 LISTS: Final = Path("ImageSets/Segmentation")
 MASK_FOLDERS: Final = ("labels", "masks", "annotations")
+ENDINGS: Final = ("_mask", "_segmentation")
+"""That a mask may have after the name of its image; the second is ISIC's."""
+UNSEEN: Final = "__MACOSX"
+"""What a Mac leaves beside the data in an archive."""
 
 
 def find_items(folder: Path, layout: str, classes: tuple[str, ...]) -> list[Item]:
@@ -80,11 +85,20 @@ def voc_items(folder: Path) -> list[Item]:
             continue
         if not path.exists():
             raise InputError(f"a VOC data set has lists train.txt and val.txt, got no {path}")
-        for name in filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())):
+        for name in listed(path):
             if name not in image_of:
                 raise InputError(f"every name of a list has an image, {name} of {path} has none")
             items.append(Item(image_of[name], str(folder / "SegmentationClass" / f"{name}.png"), part))
     return items
+
+
+def listed(path: Path) -> list[str]:
+    """The names in a list, one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"a VOC data set has lists of names, got {path}: {one_line(error)}") from None
+    return [name for name in map(str.strip, lines) if name]
 
 
 def drive_items(folder: Path) -> list[Item]:
@@ -156,7 +170,7 @@ def joined(images: Path, masks: Path) -> list[Item]:
     UsageError
         if a folder is none.
     InputError
-        if an image has no labels.
+        if an image has no labels, or labels have no image.
     """
     for name, folder in (("--images", images), ("--masks", masks)):
         if not folder.is_dir():
@@ -164,11 +178,11 @@ def joined(images: Path, masks: Path) -> list[Item]:
     of_image = {
         path: path.stem
         for path in files(images, IMAGES)
-        if images != masks or not path.stem.endswith("_mask")
+        if images != masks or not path.stem.endswith(ENDINGS)
     }
     found = [path for path in files(masks, MASKS) if path not in of_image]
     found += folders(masks) if images != masks else []
-    of_mask = {path: _stem(path).removesuffix("_mask") for path in found}
+    of_mask = {path: _image_stem(path) for path in found}
     image_of, mask_of = _once(of_image, images), _once(of_mask, masks)
     lonely = sorted(image_of.keys() - mask_of.keys())
     if lonely or not image_of:
@@ -176,11 +190,17 @@ def joined(images: Path, masks: Path) -> list[Item]:
             f"every image has a mask NAME.* or NAME_mask.* in {masks}, "
             f"got none for {image_of[lonely[0]] if lonely else images}"
         )
+    if strange := sorted(mask_of.keys() - image_of.keys()):
+        raise InputError(f"every mask has an image, {mask_of[strange[0]]} has none in {images}; remove it")
     return [Item(path, str(mask_of[stem])) for stem, path in image_of.items()]
 
 
-def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
+def _image_stem(mask: Path) -> str:
+    """Of the image that a mask, or a folder of objects, belongs to."""
+    name = mask.name if mask.is_dir() else mask.stem
+    for ending in ENDINGS:
+        name = name.removesuffix(ending)
+    return name
 
 
 def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -203,16 +223,17 @@ def _once(name_of: dict[Path, str], folder: Path) -> dict[str, Path]:
 
 
 def files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files with one of those suffixes, sorted; hidden ones, and those of a Mac's, left out."""
+    """Files with one of those suffixes, sorted; hidden ones left out."""
     if not folder.is_dir():
         return []
     found = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and p.is_file())
-    return [p for p in found if not p.name.startswith((".", "_"))]
+    return [p for p in found if not p.name.startswith(".")]
 
 
 def folders(folder: Path) -> list[Path]:
-    """Folders in it, sorted."""
-    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "_"))]
+    """Folders in it, sorted; hidden ones, and a Mac's, left out."""
+    found = (p for p in sorted(folder.iterdir()) if p.is_dir() and p.name != UNSEEN)
+    return [p for p in found if not p.name.startswith(".")]
 
 
 READERS: Final[dict[str, Callable[[Path], list[Item]]]] = {

@@ -6,7 +6,7 @@ Nothing is refused here: it is for people to look at before they train.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -44,6 +44,8 @@ class MaskValues:
     """Values of all masks that are rasters, or colours as 0xRRGGBB."""
 
     bands: int
+    coding: str = ""
+    """Of these masks, over that of the run."""
     pixels: Counter[int] = field(default_factory=Counter, init=False)
     """Per value."""
     masks: int = field(default=0, init=False)
@@ -105,18 +107,19 @@ def count_names(sources: Iterable[Source]) -> Counter[str]:
 
 
 def look(sources: Iterable[LabelSource]) -> list[MaskValues]:
-    """What the masks hold, by their number of bands; labels of other kinds have no values."""
-    found: dict[int, MaskValues] = {}
+    """What the masks hold, by their bands and coding; labels of other kinds have no values."""
+    found: dict[tuple[int, str], MaskValues] = {}
     for source in sources:
         if isinstance(source, MaskFile):
             raster = raw_mask(source.path)
-            bands = raster.info.bands
-            found.setdefault(bands, MaskValues(bands)).add(source.path, raster)
+            key = raster.info.bands, source.coding
+            found.setdefault(key, MaskValues(*key)).add(source.path, raster)
     return list(found.values())
 
 
 def warnings(found: MaskValues, legend: Legend) -> list[str]:
     """What is probably not meant, a line each."""
+    legend = replace(legend, coding=found.coding) if found.coding else legend
     coding, values = legend.raster, found.pixels.keys()
     lines = []
     if found.lossy:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tiler.overlay import colored, png
+from tiler.errors import InputError
+from tiler.overlay import png
 from tiler.spec import ClassSpec, default_classes
 from train.data.square import square_at
 from train.data.target import IGNORE
+from train.report.pictures import overlay, photo
 from train.writing import write_whole
 
 if TYPE_CHECKING:
@@ -34,42 +36,34 @@ def draw_samples(path: Path, split: Split, found: Survey, library: Library, seed
     """Write a PNG: above the pixels, below the same with the classes drawn in, dark where not known.
 
     Samples show the classes evenly, those of the training part.
+
+    Raises
+    ------
+    InputError
+        if nothing is labelled there.
     """
+    if not found.pixels["train"].any():
+        raise InputError("a picture shows labels of the training part, got no labelled pixel; see --coding")
     rng = np.random.default_rng(seed)
     classes = default_classes(library.legend.classes)
     columns = []
     for _ in range(SAMPLES):
         part, middle = found.classes.draw_class(split.train, library, rng)
-        photo_CHW, drawn_CHW = _pair(part, square_at(part.window, SIDE, middle), library, classes)
+        photo_CHW, drawn_CHW = pair(part, square_at(part.window, SIDE, middle), library, classes)
         columns += [np.concatenate([_framed(photo_CHW), _framed(drawn_CHW)], axis=1)]
     write_whole(path, png(np.concatenate(columns, axis=2)))
 
 
-def _pair(
+def pair(
     part: Part, window: Window, library: Library, classes: tuple[ClassSpec, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pixels of a window, and the same with the classes drawn in; (3, H, W) each."""
     pixels, target_HW = library.open(part.source).read(window)
-    photo_CHW = as_photo(pixels.raw_CHW, pixels.valid_HW)
-    planes = [target_HW] if target_HW.ndim == 2 else [_numbered(p, k) for k, p in enumerate(target_HW)]
-    drawn_CHW = photo_CHW
-    for plane_HW in planes:
-        drawn_CHW = colored(drawn_CHW, plane_HW.astype(np.uint8), classes)
-    unknown_HW = np.all([plane_HW == IGNORE for plane_HW in planes], axis=0)
+    photo_CHW = photo(pixels)
+    labels_QHW = (target_HW if target_HW.ndim == 3 else target_HW[None]).astype(np.uint8)
+    drawn_CHW = overlay(photo_CHW, labels_QHW, classes)
+    unknown_HW = (labels_QHW == IGNORE).all(axis=0)
     return photo_CHW, np.where(unknown_HW, drawn_CHW * UNKNOWN, drawn_CHW).astype(np.uint8)
-
-
-def _numbered(plane_HW: NDArray[np.int64], value: int) -> NDArray[np.int64]:
-    return np.where(plane_HW == IGNORE, IGNORE, plane_HW * value)
-
-
-def as_photo(raw_CHW: NDArray[Any], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Three bands of bytes to look at: the first three, or the first thrice; stretched unless bytes."""
-    shown_CHW = raw_CHW[:3] if len(raw_CHW) >= 3 else np.repeat(raw_CHW[:1], 3, axis=0)
-    if shown_CHW.dtype == np.uint8 or not valid_HW.any():
-        return shown_CHW.astype(np.uint8)
-    low_C, high_C = np.percentile(shown_CHW[:, valid_HW].astype(np.float64), (2, 98), axis=1)
-    share_CHW = (shown_CHW - low_C[:, None, None]) / np.maximum(high_C - low_C, 1e-9)[:, None, None]
-    return np.asarray(np.nan_to_num(share_CHW.clip(0, 1)) * 255).astype(np.uint8)
 
 
 def _framed(photo_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -32,8 +32,6 @@ class Split:
     val: tuple[Part, ...]
     test: tuple[Part, ...]
     """Empty when nothing is kept for it."""
-    items: tuple[Item, ...] = ()
-    """Whole images with their parts, for a manifest."""
 
     @property
     def all(self) -> tuple[Part, ...]:
@@ -55,11 +53,12 @@ def split_data(options: DataOptions, library: Library) -> Split:
         found += _by_columns(source, library, options)
     items = divided(find_data(options), options)
     found += [(_whole(item.source(options.view(), options.field), library), item.part) for item in items]
+    _check_apart(found)
     parts = {name: tuple(part for part, into in found if into == name) for name in PARTS}
     for name in ("train", "val"):
         if not parts[name]:
             raise InputError(f"every part but the test has images, got none for {name}; name some")
-    split = Split(**parts, items=tuple(items))
+    split = Split(**parts)
     _check_alike(split, library)
     return split
 
@@ -121,6 +120,19 @@ def _by_columns(source: Source, library: Library, options: DataOptions) -> list[
 def _whole(source: Source, library: Library) -> Part:
     info = library.info(source)
     return Part(source, Window(0, 0, info.height, info.width))
+
+
+def _check_apart(found: list[tuple[Part, str]]) -> None:
+    """Nothing is learnt from that is validated or tested on."""
+    seen: dict[Path, list[tuple[Window, str]]] = {}
+    for part, into in found:
+        others = seen.setdefault(part.source.image.resolve(), [])
+        for window, other in others:
+            if other != into and window.touches(part.window):
+                raise InputError(
+                    f"a pixel is in one part, got {part.source.image} in {other} and {into}; name it once"
+                )
+        others.append((part.window, into))
 
 
 def _check_alike(split: Split, library: Library) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,14 +31,15 @@ class Planes(NamedTuple):
     weight_HW: NDArray[np.float32]
     """Or (1, 1)."""
 
-    def padded(self, side: int) -> Planes:
-        """Filled up at the bottom and right; what is filled is not learnt from."""
-        missing = tuple((0, side - n) for n in self.window.shape)
+    def padded(self, side: int, before: tuple[int, int] = (0, 0), *, mirrored: bool = False) -> Planes:
+        """Filled up above and left by so much, then below and right; what is filled is not learnt from."""
+        missing = tuple((first, side - first - n) for first, n in zip(before, self.window.shape, strict=True))
         if missing == ((0, 0), (0, 0)):
             return self
+        beyond: Literal["reflect", "constant"] = "reflect" if mirrored else "constant"
         return Planes(
             self.window,
-            np.pad(self.pixels_CHW, ((0, 0), *missing)),
+            np.pad(self.pixels_CHW, ((0, 0), *missing), mode=beyond),
             _pad(self.target_HW, missing, IGNORE),
             self.weight_HW if self.weight_HW.size == 1 else _pad(self.weight_HW, missing, 0),
         )
@@ -81,9 +82,12 @@ class Warp:
         """Source pixels per pixel, along the side where there are more."""
         return max(math.hypot(*step) for step in self.steps)
 
-    def moved_inside(self, inside: Window, middle: tuple[int, int]) -> Warp:
-        """Around a pixel, or as near to it as nothing outside is seen; in the middle of what has no room."""
-        down, across = self.reach
+    def moved_inside(self, inside: Window, middle: tuple[int, int], margin: int = 0) -> Warp:
+        """Around a pixel, or as near to it as nothing outside is seen; in the middle of what has no room.
+
+        What is seen within ``margin`` pixels of the sample's sides may lie outside.
+        """
+        down, across = (reach * (1 - 2 * margin / self.side) for reach in self.reach)
         row = _moved_inside(middle[0] + 0.5, down, inside.top, inside.bottom)
         return replace(self, centre=(row, _moved_inside(middle[1] + 0.5, across, inside.left, inside.right)))
 
@@ -114,8 +118,8 @@ class Warp:
             max(right, inside.left + 1),
         )
 
-    def apply(self, planes: Planes) -> Planes:
-        """The sample out of what lies in `window`."""
+    def apply(self, planes: Planes, *, mirrored: bool = False) -> Planes:
+        """The sample out of what lies in `window`; outside are zeros, or a mirror image."""
         window = planes.window
         places_2HW = self.positions((window.top, window.left))
         index_2HW = np.floor(places_2HW).astype(np.int64)
@@ -123,16 +127,18 @@ class Warp:
         outside_HW = ((index_2HW < 0) | (index_2HW >= limits)).any(axis=0)
         rows_HW, columns_HW = np.clip(index_2HW, 0, limits - 1)
 
-        pixels_CHW = self._interpolated(planes.pixels_CHW, places_2HW)
+        pixels_CHW = self._interpolated(planes.pixels_CHW, places_2HW, "reflection" if mirrored else "border")
         target_HW = planes.target_HW[..., rows_HW, columns_HW]
-        pixels_CHW[:, outside_HW], target_HW[..., outside_HW] = 0, IGNORE
+        target_HW[..., outside_HW] = IGNORE
+        if not mirrored:
+            pixels_CHW[:, outside_HW] = 0
         weight_HW = planes.weight_HW
         if weight_HW.size > 1:
             weight_HW = np.where(outside_HW, np.float32(0), weight_HW[rows_HW, columns_HW])
         return Planes(window, pixels_CHW, target_HW, weight_HW)
 
     def _interpolated(
-        self, pixels_CHW: NDArray[np.float32], places_2HW: NDArray[np.float32]
+        self, pixels_CHW: NDArray[np.float32], places_2HW: NDArray[np.float32], beyond: str
     ) -> NDArray[np.float32]:
         source_1CHW = torch.from_numpy(pixels_CHW)[None]
         shrunk = 1
@@ -144,7 +150,7 @@ class Warp:
         extent = torch.tensor([width * shrunk, height * shrunk], dtype=torch.float32)
         grid_HW2 = torch.from_numpy(places_2HW[::-1].copy()).movedim(0, -1) * 2 / extent - 1
         out_1CHW = functional.grid_sample(
-            source_1CHW, grid_HW2[None], padding_mode="border", align_corners=False
+            source_1CHW, grid_HW2[None], padding_mode=beyond, align_corners=False
         )
         return np.asarray(out_1CHW[0].numpy())
 

@@ -23,6 +23,8 @@ TERMS: Final = (
     "boundary-distance",
 )
 """Names of the terms; `train.losses.make` says what each is."""
+BY_PIXEL: Final = ("ce", "bce", "focal")
+"""Those that weights of pixels and of classes go into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class LossOptions:
         ((0.5, 'bce'), (1.0, 'dice-image'))
         """
         return tuple(_term(text.strip(), self.loss) for text in self.loss.split("+"))
+
+    @property
+    def by_pixel(self) -> bool:
+        """Whether weights of pixels and of classes have an effect."""
+        return any(name in BY_PIXEL for _, name in self.terms)
 
     def check_channels(self, channels: int) -> None:
         """Refuse class weights that do not go with the network's number of channels.
