@@ -35,7 +35,8 @@ BLOCK: Final = 1024
 LARGEST_TILE: Final = 6400
 """No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
 LARGEST_WITH_GAPS: Final = 2304
-"""No side is longer where pixels may be invalid: a tile is left out only if all of it is."""
+"""No side is longer where pixels may be invalid: a tile is left out only if all of it is.
+Wide halos need more."""
 LARGEST_STRIP: Final = 24 * BLOCK
 """Pixels; wider strips save little for their memory: at a seam one column of tiles is computed twice."""
 BLENDED_TILE: Final = 512
@@ -377,17 +378,19 @@ def _exact_grids(info: RasterInfo, model: Model, options: RunOptions, halo: int)
         [
             _exact_axis(extent, side, halo, model, fixed is not None)
             for side in _told_sides(options.tile, fixed)
-            or _sides(extent, halo, model, _largest(info, options))
+            or _sides(extent, halo, model, _largest(info, options, halo))
         ]
         for extent, fixed in zip((info.height, info.width), model.shape[1:], strict=True)
     ]
     return [TileGrid(rows, columns) for rows, columns in product(*axes)]
 
 
-def _largest(info: RasterInfo, options: RunOptions) -> int:
-    """Side of a tile, at most."""
+def _largest(info: RasterInfo, options: RunOptions, halo: int) -> int:
+    """Side of a tile, at most; half of one with gaps may be halo."""
     glass = info.to_level0 is not None and options.tissue != "off"
-    return LARGEST_WITH_GAPS if info.gaps or glass or options.mask is not None else LARGEST_TILE
+    if info.gaps or glass or options.mask is not None:
+        return min(max(LARGEST_WITH_GAPS, 4 * halo), LARGEST_TILE)
+    return LARGEST_TILE
 
 
 def _told_sides(told: int | None, fixed: int | None) -> list[int]:
