@@ -107,7 +107,8 @@ class Learner:
             pixels_NCHW = functional.avg_pool2d(pixels_NCHW, self.net.scale)
         heads = self.model(pixels_NCHW.contiguous(memory_format=torch.channels_last))
         heads = heads if isinstance(heads, tuple) else (heads,)
-        target, weight_NHW = inside(target, self.net.margin), inside(weight_NHW, self.net.margin)
+        margin = self.net.margin * self.net.scale
+        target, weight_NHW = inside(target, margin), inside(weight_NHW, margin)
         losses = [self._loss(logits_NKHW, target, weight_NHW) for logits_NKHW in heads]
         return torch.stack(losses).mean()
 

@@ -225,12 +225,13 @@ class TrainOptions:
     def _check_crop(self) -> None:
         """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
         geometry = self.network_options().options(1, self.channels).geometry
+        fed = f", which is fed 1 of {geometry.scale} pixels along a side" if geometry.scale > 1 else ""
         if self.crop % geometry.scale:
             raise UsageError(f"--crop is a multiple of --upscale {geometry.scale}, got {self.crop}")
         try:
             geometry.out_size(self.crop // geometry.scale)
         except UsageError as error:
-            raise UsageError(f"--crop {self.crop} does not suit the network: {error}") from None
+            raise UsageError(f"--crop {self.crop} does not suit the network{fed}: {error}") from None
 
     def _check_stages(self) -> None:
         if not 0 <= self.freeze_epochs <= self.epochs:
