@@ -6,7 +6,8 @@
 - ``objects``: NAME/images/NAME.* and NAME/masks/*, a file per object, as in DSB2018;
 - ``classes``: images/NAME.*, masks/CLASS/NAME.*, where CLASS is a name or a number; a class that does not
   occur needs no file;
-- ``pairs``: images/NAME.* and labels (or masks, annotations)/NAME[_mask].*; or both in one folder.
+- ``pairs``: images/NAME.* and labels (or masks, annotations)/NAME.*, NAME_mask.* or, as in ISIC,
+  NAME_segmentation.*; or both in one folder.
 
 Names are sorted, so that every machine agrees. Whatever has no counterpart is an error.
 """
@@ -29,6 +30,8 @@ IMAGES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".npy", *sort
 MASKS: Final = (*IMAGES, ".gif", ".bmp", *VECTOR)
 LISTS: Final = Path("ImageSets/Segmentation")
 MASK_FOLDERS: Final = ("labels", "masks", "annotations")
+MARKS: Final = ("_mask", "_segmentation")
+"""How names of masks end that are not called as their images are."""
 
 
 def find_items(folder: Path, layout: str, classes: tuple[str, ...]) -> list[Item]:
@@ -162,13 +165,11 @@ def joined(images: Path, masks: Path) -> list[Item]:
         if not folder.is_dir():
             raise UsageError(f"{name} is a folder, got {folder}")
     of_image = {
-        path: path.stem
-        for path in files(images, IMAGES)
-        if images != masks or not path.stem.endswith("_mask")
+        path: path.stem for path in files(images, IMAGES) if images != masks or not path.stem.endswith(MARKS)
     }
     found = [path for path in files(masks, MASKS) if path not in of_image]
     found += folders(masks) if images != masks else []
-    of_mask = {path: _stem(path).removesuffix("_mask") for path in found}
+    of_mask = {path: _stem(path) for path in found}
     image_of, mask_of = _once(of_image, images), _once(of_mask, masks)
     lonely = sorted(image_of.keys() - mask_of.keys())
     if lonely or not image_of:
@@ -180,7 +181,9 @@ def joined(images: Path, masks: Path) -> list[Item]:
 
 
 def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
+    """The name of the image that a mask is of."""
+    name = path.name if path.is_dir() else path.stem
+    return next((name.removesuffix(mark) for mark in MARKS if name.endswith(mark)), name)
 
 
 def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
