@@ -258,6 +258,8 @@ def test_presets_are_listed_within_80_columns(capsys):
         ({"crop": 35}, "--crop 35"),
         ({"preset": "paper", "depth": 4, "crop": 571}, "572"),
         ({"preset": "tf-3x", "crop": 32}, "--crop"),
+        ({"preset": "resnet18", "depth": None, "crop": 32, "batch": 1}, "--crop 32 .* at least 64"),
+        ({"norm": "instance", "depth": 3, "crop": 8}, "at least 16"),
     ],
 )
 def test_options_that_break_a_rule(told, word):
