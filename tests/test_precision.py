@@ -73,6 +73,15 @@ def source():
     return load_source(NET)
 
 
+def test_a_conversion_that_makes_no_graph_is_one_line(source, tmp_path):
+    model = onnx.load(NET)
+    model.graph.node.append(model.graph.node[0])
+    onnx.save(model, tmp_path / "twice.onnx")
+    with pytest.raises(InputError, match="use another --precision") as caught:
+        reducing.describe(tmp_path / "twice.onnx", source)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def scene(source):
     """The shipped scene at the network's resolution."""
