@@ -20,6 +20,7 @@ from torch.export import Dim
 from export.output import whole
 from export.parity import compare, real_batches
 from tiler.errors import InputError
+from tiler.finish import Finisher
 from tiler.spec import METADATA_KEY
 from train.evaluate import as_function
 from train.models.network import Network as SegmentationNetwork
@@ -71,7 +72,8 @@ def export_onnx(
     with whole(out) as partial:
         write_graph(same, spec, partial)
         batches = real_batches(raster, spec, same.geometry.least)
-        found = compare(as_function(same, torch.device("cpu")), onnx_network(partial), batches)
+        finisher = Finisher(spec, same.classes)
+        found = compare(as_function(same, torch.device("cpu")), onnx_network(partial), batches, finisher)
         check(found, tolerance)
     return found
 
@@ -111,7 +113,7 @@ def trace(net: SegmentationNetwork) -> onnx.ModelProto:
             net.eval(),
             (example_NCHW,),
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=["probabilities" if isinstance(net, Sigmoid) else "logits"],
             dynamic_shapes=({0: Dim("batch"), **sides},),
             dynamo=True,
             external_data=False,

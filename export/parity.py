@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tiler.finish import Finisher
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
 
@@ -34,7 +35,7 @@ class Agreement:
     difference: float
     """Largest absolute difference of their logits, in standard deviations of the first one's."""
     labels: float
-    """Share of pixels with the same best class, in [0, 1]."""
+    """Share of labels that are the same, in [0, 1]."""
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape))
@@ -45,21 +46,31 @@ HEADER = f"{'input (N, C, H, W)':>20} {'max |diff| / sd':>14} {'same labels':>14
 
 
 def compare(
-    reference: Network, candidate: Network, batches: Iterable[NDArray[np.float32]]
+    reference: Network, candidate: Network, batches: Iterable[NDArray[np.float32]], finisher: Finisher
 ) -> list[Agreement]:
-    """Run both on each batch."""
-    return [agreement(batch_NCHW, reference(batch_NCHW), candidate(batch_NCHW)) for batch_NCHW in batches]
+    """Run both on each batch; ``finisher`` is how their scores become labels."""
+    return [
+        agreement(batch_NCHW, reference(batch_NCHW), candidate(batch_NCHW), finisher)
+        for batch_NCHW in batches
+    ]
 
 
 def agreement(
-    batch_NCHW: NDArray[Any], expected_NKHW: NDArray[np.float32], got_NKHW: NDArray[np.float32]
+    batch_NCHW: NDArray[Any],
+    expected_NKHW: NDArray[np.float32],
+    got_NKHW: NDArray[np.float32],
+    finisher: Finisher,
 ) -> Agreement:
     """Compare two results for one batch; a difference that is no number counts as infinite."""
     spread = float(expected_NKHW.std()) or 1.0
     difference = float(np.abs(got_NKHW - expected_NKHW).max()) / spread
-    same = expected_NKHW.argmax(axis=1) == got_NKHW.argmax(axis=1)
+    valid_HW = np.ones(batch_NCHW.shape[2:], np.bool_)
+    same = [
+        (finisher(a_KHW, valid_HW) == finisher(b_KHW, valid_HW)).mean()
+        for a_KHW, b_KHW in zip(*map(np.ascontiguousarray, (expected_NKHW, got_NKHW)), strict=True)
+    ]
     finite = difference if np.isfinite(difference) else float("inf")
-    return Agreement(batch_NCHW.shape, finite, float(same.mean()))
+    return Agreement(batch_NCHW.shape, finite, float(np.mean(same)))
 
 
 def real_batches(raster: Raster, spec: ModelSpec, least: int = 1) -> Iterator[NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from export.output import whole
 from export.quantize import quantize
 from tiler.backends.graph import precision, read_graph
 from tiler.backends.onnx import load_model
-from tiler.errors import InputError
+from tiler.errors import InputError, one_line
 from tiler.options import RunOptions
 from tiler.spec import METADATA_KEY
 
@@ -84,8 +84,20 @@ def _input_name(path: Path) -> str:
 
 
 def describe(path: Path, source: Model) -> None:
-    """Let the file say of itself what its source does: no scale in it depends on where a pixel lies."""
+    """Let the file say of itself what its source does: no scale in it depends on where a pixel lies.
+
+    Raises
+    ------
+    InputError
+        if the conversion made no valid graph.
+    """
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: source.spec.to_json()})
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(
+            f"a conversion makes a valid graph, got one of {source.path} that is not: {one_line(error)}; use "
+            "another --precision"
+        ) from None
     onnx.save(model, path)

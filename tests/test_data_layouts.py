@@ -186,16 +186,17 @@ def test_a_folder_per_class(tmp_path, names):
         find_items(tmp_path, "auto", ("cell", "wall"))
 
 
-def test_pairs_in_two_folders_or_in_one(tmp_path):
+@pytest.mark.parametrize("mark", ["_mask", "_segmentation"])
+def test_pairs_in_two_folders_or_in_one(tmp_path, mark):
     for seed in range(4):
         picture(tmp_path / "two" / "images" / f"tile.{seed}.png", seed)
-        drawing(tmp_path / "two" / "labels" / f"tile.{seed}_mask.png", seed)
+        drawing(tmp_path / "two" / "labels" / f"tile.{seed}{mark}.png", seed)
         picture(tmp_path / "one" / f"tile_{seed}.png", seed)
-        drawing(tmp_path / "one" / f"tile_{seed}_mask.png", seed)
+        drawing(tmp_path / "one" / f"tile_{seed}{mark}.png", seed)
     for folder in ("two", "one"):
         items = find_items(tmp_path / folder, "auto", TWO)
         assert [item.image.stem for item in items] == [f"tile{'._'[folder == 'one']}{n}" for n in range(4)]
-        assert all(item.mask.endswith(f"{item.image.stem}_mask.png") for item in items)
+        assert all(item.mask.endswith(f"{item.image.stem}{mark}.png") for item in items)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):

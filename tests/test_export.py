@@ -16,6 +16,7 @@ from export.parity import agreement, real_batches  # noqa: E402
 from refusals import refused  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
 from tiler.errors import InputError, OutputError  # noqa: E402
+from tiler.finish import Finisher  # noqa: E402
 from tiler.open import open_raster  # noqa: E402
 from tiler.spec import METADATA_KEY, ModelSpec, default_classes  # noqa: E402
 from train.checkpoint import save_checkpoint  # noqa: E402
@@ -106,9 +107,21 @@ def test_it_computes_what_the_network_does_at_any_size(exported, shape):
     session = InferenceSession(exported, providers=["CPUExecutionProvider"])
     batch_NCHW = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     expected_NKHW = as_function(small_net(), CPU)(batch_NCHW)
-    found = agreement(batch_NCHW, expected_NKHW, session.run(None, {"pixels": batch_NCHW})[0])
+    got_NKHW = session.run(None, {"pixels": batch_NCHW})[0]
+    found = agreement(batch_NCHW, expected_NKHW, got_NKHW, Finisher(spec_of(small_net()), 2))
     assert found.difference < 1e-5
     assert found.labels == 1
+
+
+@pytest.mark.parametrize(("channels", "activation"), [(1, "logits"), (2, "sigmoid"), (2, "logits")])
+def test_labels_are_those_of_the_activation(channels, activation):
+    """The best of one channel is always the first, so all labels of other networks were said to agree."""
+    spec = ModelSpec(bands=("a",), classes=default_classes(("no", "yes")), activation=activation)
+    batch_NCHW, expected_NKHW = np.zeros((1, 1, 2, 4), np.float32), np.full((1, channels, 2, 4), 0.75, "f4")
+    got_NKHW = expected_NKHW.copy()
+    got_NKHW[:, 0, 0] = -0.75
+    found = agreement(batch_NCHW, expected_NKHW, got_NKHW, Finisher(spec, channels))
+    assert found.labels == (0.5 if activation == "logits" else 0.75)
 
 
 @pytest.mark.parametrize("up", UPS[1:])
@@ -149,15 +162,17 @@ def test_a_raster_smaller_than_a_batch_is_mirrored(tmp_path):
 
 def test_agreement_by_hand():
     """A difference of 1 where the logits are 0 and 4, so that their deviation is 2."""
+    finisher = Finisher(spec_of(small_net()), 2)
     expected_NKHW = np.array([0.0, 4.0], np.float32).reshape(1, 2, 1, 1)
-    found = agreement(expected_NKHW, expected_NKHW, expected_NKHW + np.float32(1))
+    found = agreement(expected_NKHW, expected_NKHW, expected_NKHW + np.float32(1), finisher)
     assert (found.difference, found.labels) == (0.5, 1.0)
-    assert agreement(expected_NKHW, expected_NKHW, -expected_NKHW).labels == 0
+    assert agreement(expected_NKHW, expected_NKHW, -expected_NKHW, finisher).labels == 0
 
 
 def test_a_result_that_is_no_number_is_infinitely_wrong():
     values_NKHW = np.ones((1, 2, 1, 1), np.float32)
-    assert agreement(values_NKHW, values_NKHW, values_NKHW * np.nan).difference == float("inf")
+    finisher = Finisher(spec_of(small_net()), 2)
+    assert agreement(values_NKHW, values_NKHW, values_NKHW * np.nan, finisher).difference == float("inf")
 
 
 def test_a_file_that_differs_is_not_written(traced, raster, tmp_path, monkeypatch):

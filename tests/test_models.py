@@ -171,6 +171,21 @@ def test_sizes_that_are_taken(preset, takes, refuses):
             net(torch.empty(1, 3, 160, side, device="meta"))
 
 
+@pytest.mark.parametrize("more", [{"attention": True}, {"down": "conv"}, {"padding": "reflect"}])
+@pytest.mark.parametrize("side", [35, 37, 44])
+def test_odd_sizes_go_with_gates_and_strided_convolutions(more, side):
+    """Gates met maps of two sizes; what strided convolutions make too much was cut off at the left."""
+    torch.manual_seed(0)
+    net = make("milesial", 3, 2, width=2, depth=2, **more).eval()
+    assert net.out_size(side) == side
+    pixels_NCHW = torch.rand(1, 3, side + 4, side + 4)
+    with torch.no_grad():
+        part, whole = net(pixels_NCHW[..., :side, :side]), net(pixels_NCHW)
+    assert part.shape == (1, 2, side, side)
+    # Only the last rows and columns know of the size.
+    assert torch.allclose(part[..., :8, :8], whole[..., :8, :8], atol=1e-5)
+
+
 def test_drive_level_by_level():
     """565 x 584 px: poolings round down."""
     found = shapes(bare("wzm", width=2), (1, 3, 584, 565), nn.MaxPool2d)

@@ -138,9 +138,13 @@ def test_files_that_are_no_weights_of_it_are_one_line(tmp_path):
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     torch.save({"model": make}, tmp_path / "code.pth")
     (tmp_path / "text.pth").write_text("weights")
+    # As a pickle, the first letter is an order each: look up, end a tuple, read an integer.
+    for name in ("hello", "tuple", "J"):
+        (tmp_path / f"{name}.pth").write_text(name)
     (tmp_path / "text.safetensors").write_text("weights")
     wrong = {"other.pth": "a.weight", "tensor.pth": "tensors by name", "none.pth": "is there"}
-    wrong |= dict.fromkeys(("code.pth", "text.pth", "text.safetensors"), "torch.save")
+    files = ("code.pth", "text.pth", "hello.pth", "tuple.pth", "J.pth", "text.safetensors")
+    wrong |= dict.fromkeys(files, "torch.save")
     for name, word in wrong.items():
         with pytest.raises(InputError, match=word) as caught:
             load_weights(net, tmp_path / name)

@@ -74,6 +74,15 @@ def test_a_raster_of_one_tile_is_computed_on_all_threads():
     assert make_plan(info, model, Finisher(model.spec, 2), RunOptions(memory=16 * 10**9)).workers == 1
 
 
+@pytest.mark.parametrize("more", [{}, {"mask": "forest.gpkg"}])
+def test_gaps_do_not_make_a_wide_halo_blended_or_one_tile(more):
+    """Tiles of 2304 px have no core inside a halo of 1200; the mode is that of a raster without gaps."""
+    plan = planned(90_000, 90_000, RunOptions(memory=64 * 10**9, **more), halo=1200)
+    assert plan.mode == planned(90_000, 90_000, RunOptions(memory=64 * 10**9), gaps=False, halo=1200).mode
+    assert plan.mode == "exact"
+    assert LARGEST_WITH_GAPS < max(plan.grid.tile) <= LARGEST_TILE
+
+
 @given(st.integers(3, 40))
 def test_more_memory_is_never_more_work(tenths):
     """A grid is judged with the columns of tiles that are computed for both strips at their seam."""

@@ -13,12 +13,14 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxruntime import InferenceSession
 
 from export import quantize as quantizing
 from export import reduce as reducing
 from export.calibration import CELLS, calibration_batches
 from export.cli import main
 from export.gate import Limits, Truth, Verdict, check, judge, mean_iou
+from export.half import halve
 from export.quantize import float_nodes
 from export.reduce import Evidence, load_source, reduce_onnx
 from export.sample import BLACK, SIDE, WHITE, Board, board, sample
@@ -42,10 +44,42 @@ NET, SCENE, LABELS = DEMO / "buildings.onnx", DEMO / "scene.tif", DEMO / "labels
 REDUCED = ("fp16", "int8")
 
 
+def test_a_scale_that_several_resizes_share_stays_a_float(tmp_path):
+    """Of any U-Net that interpolates; cast for each of them it had one name twice, which is no graph."""
+    sides = [[1, 1, "h", "w"], [1, 1, "four_h", "four_w"]]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in zip("xz", sides, strict=True)
+    ]
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    resizes = [
+        onnx.helper.make_node("Resize", [a, "", "scales"], [b], mode="linear") for a, b in ("xy", "yz")
+    ]
+    graph = onnx.helper.make_graph(resizes, "net", ends[:1], ends[1:], [scales])
+    # As PyTorch's exporter describes weights.
+    graph.value_info.append(onnx.helper.make_tensor_value_info("scales", onnx.TensorProto.FLOAT, [4]))
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "full.onnx")
+    halve(tmp_path / "full.onnx", tmp_path / "half.onnx")
+    model = onnx.load(tmp_path / "half.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 1, 3, 5), np.float32)})[0].shape == (1, 1, 12, 20)
+
+
 @pytest.fixture(scope="module")
 def source():
     """The shipped network, which was trained."""
     return load_source(NET)
+
+
+def test_a_conversion_that_makes_no_graph_is_one_line(source, tmp_path):
+    model = onnx.load(NET)
+    model.graph.node.append(model.graph.node[0])
+    onnx.save(model, tmp_path / "twice.onnx")
+    with pytest.raises(InputError, match="use another --precision") as caught:
+        reducing.describe(tmp_path / "twice.onnx", source)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -184,6 +184,11 @@ def test_a_recipe_gives_way():
     assert (options.lr, options.optimizer, options.schedule, options.batch) == (0.5, "sgd", "poly", 4)
     assert options.class_weights == (1.0, 2.0)
     assert with_recipe({**BASE, "preset": "wzm", "schedule": "one-cycle"}).warmup_epochs == 0
+    # Nor is a momentum of 0.999 for RMSprop one for Adam.
+    adam = with_recipe({**BASE, "preset": "milesial", "optimizer": "adam"})
+    assert (adam.momentum, adam.beta2, adam.weight_decay) == (0.9, 0.999, 1e-8)
+    same = with_recipe({**BASE, "preset": "milesial", "optimizer": "rmsprop", "schedule": "plateau"})
+    assert (same.momentum, same.gamma) == (0.999, 0.1)
     # Not the rate that the recipe's bounds would make of it.
     (_, stage) = with_recipe({**BASE, "preset": "bubbliiiing-vgg", "lr": 0.5}).stages
     assert stage.lr == 0.5

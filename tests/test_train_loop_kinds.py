@@ -60,6 +60,7 @@ KINDS = {
     "independent classes": {"activation": "sigmoid", "independent": True, "loss": "bce+dice"},
     "weighted pixels": {"border_weight": 10.0, "weigh_classes": True, "loss": "ce"},
     "balanced": {"balance": 0.5},
+    "without padding, finer": {"preset": "paper", "upscale": 2, "crop": 64},
     "bfloat16, frozen first": {
         "preset": "resnet18",
         "depth": None,
@@ -106,7 +107,8 @@ def test_pieces_are_the_batch(folders, tmp_path):
 def test_the_encoder_is_frozen_for_its_stage(folders, tmp_path):
     """With lr and batch of its own; then all learns."""
     told = {"preset": "resnet18", "depth": None, "keep_every": 1, "schedule": "constant"}
-    _, rows, _ = run(folders, tmp_path / "run", **told, freeze_epochs=1, freeze_lr=0.001)
+    _, rows, said = run(folders, tmp_path / "run", **told, freeze_epochs=1, freeze_lr=0.001)
+    assert any("frozen for 1 epochs with random weights; give it some by --weights" in line for line in said)
     assert [row["lr"] for row in rows] == [0.001, 0.02]
     first, last = (load_checkpoint(tmp_path / "run" / name)[0] for name in ("epoch-0001", "last"))
     torch.manual_seed(0)
@@ -280,6 +282,8 @@ def test_presets_are_listed_within_80_columns(capsys):
         ({"crop": 35}, "--crop 35"),
         ({"preset": "paper", "depth": 4, "crop": 571}, "572"),
         ({"preset": "tf-3x", "crop": 32}, "--crop"),
+        ({"preset": "resnet18", "depth": None, "crop": 32, "batch": 1}, "--crop 32 .* at least 64"),
+        ({"norm": "instance", "depth": 3, "crop": 8}, "at least 16"),
     ],
 )
 def test_options_that_break_a_rule(told, word):

@@ -18,6 +18,9 @@ import networks
 from refusals import refused
 from tiler.backends.function import FunctionBackend
 from tiler.backends.onnx import load_model
+from tiler.batch.preview import preview
+from tiler.batch.task import Task
+from tiler.bench import run_speed
 from tiler.cli.main import tiler as command
 from tiler.errors import InputError, OtherRunError, UsageError
 from tiler.estimate import network_seconds
@@ -30,7 +33,7 @@ from tiler.planning import make_plan as planned
 from tiler.ports import RasterInfo
 from tiler.readers.array import ArrayRaster
 from tiler.run import segment
-from tiler.tta import VIEWS, augmented, shares
+from tiler.tta import VIEWS, AugmentedBackend, augmented, shares
 
 STRIDE, REACH = 4, 6
 """Of the network below; its halo is 8, the next multiple of the stride."""
@@ -260,6 +263,33 @@ def test_plans_count_the_views(place):
     assert len(calls) == 2 * (1 + 4 + 8)
     assert peaks["all"] == peaks["flips"] == peaks["none"] + 4 * 256 * 256 * 4 * (3 + 2 * 2 + 2)
     assert prepare(place / "scene.tif", place / "unet.onnx", RunOptions(tta="all")).plan().terms["views"]
+
+
+def test_a_dry_run_of_a_batch_counts_the_views_too(place, tmp_path, monkeypatch):
+    """The network was timed without them, so the time was an eighth."""
+    timed = []
+    monkeypatch.setattr("tiler.batch.preview.network_seconds", lambda model, _: timed.append(model) or 1.0)
+    for tta in ("none", "all"):
+        task = Task(str(place / "scene.tif"), "", str(tmp_path / "out.tif"), RunOptions(tta=tta))
+        (found,) = preview([task], load_model(place / "unet.onnx"))
+        assert found.seconds > 0
+    assert [isinstance(model.backend, AugmentedBackend) for model in timed] == [False, True]
+
+
+def test_the_plain_loop_of_a_bench_computes_each_view_once(place, monkeypatch):
+    """It computed views of views, so ours seemed eight times as fast beside it."""
+
+    def loop(job):
+        looped.append(job.model.backend)
+        raise RuntimeError("enough")
+
+    looped = []
+    monkeypatch.setattr("tiler.bench.plain_loop", loop)
+    with pytest.raises(RuntimeError, match="enough"):
+        run_speed(place / "scene.tif", place / "unet.onnx", RunOptions(tta="all"), 256, 1, print)
+    (backend,) = looped
+    assert isinstance(backend, AugmentedBackend)
+    assert not isinstance(backend.backend, AugmentedBackend)
 
 
 def test_a_network_that_returns_another_size_is_an_error():

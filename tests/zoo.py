@@ -567,6 +567,26 @@ def gather_turned():
     return b.model(b.same(b("Gather", "x", places, axis=3)))
 
 
+def picked_from_the_other_end(places):
+    """Of columns; ``places`` makes indices of a builder, the positions -2 to n + 1, and n."""
+    b = Builder()
+    count = b("Gather", b("Shape", "x"), b.weight(np.int64(3)))
+    end = b("Add", count, b.weight(np.int64(2)))
+    there = b("Range", b.weight(np.int64(-2)), end, b.weight(np.int64(1)))
+    return b.model(b.conv(b("Gather", "x", places(b, there, count), axis=3), kernel=(1, 5)))
+
+
+@inexact("picks rows or columns by their position")
+def gather_wrapped():
+    return picked_from_the_other_end(lambda b, there, count: b("Mod", there, count))
+
+
+@inexact("picks rows or columns by their position")
+def gather_wrapped_by_negative_positions():
+    """Those count from the end."""
+    return picked_from_the_other_end(lambda b, there, count: b("Mod", there, count, fmod=1))
+
+
 @inexact("is attention over the whole tile")
 def attention():
     b = Builder(bands=2)

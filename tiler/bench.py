@@ -155,7 +155,8 @@ def run_speed(
         )
         rounds: list[tuple[float, Report]] = []
         for i in range(repeats):
-            floor = plain_loop(prepare(scene, job.model, fed))
+            # Its views, if any, are in this model already.
+            floor = plain_loop(prepare(scene, job.model, replace(fed, tta="none")))
             job.model.backend.release()
             report = _segmented(scene, model, Path(name), fed)
             rounds.append((floor, report))

@@ -38,7 +38,8 @@ width 32, 1.09 to 1.28 on the demo's."""
 LARGEST_TILE: Final = 6400
 """No side is longer: beyond it the halo's waste hardly shrinks and a lost tile costs much."""
 LARGEST_WITH_GAPS: Final = 2304
-"""No side is longer where pixels may be invalid: a tile is left out only if all of it is."""
+"""No side is longer where pixels may be invalid: a tile is left out only if all of it is.
+Wide halos need more."""
 STRIP_SHARE: Final = 0.15
 """Of the budget that a strip may take; wider ones save little: at a seam one column of tiles is computed
 twice."""
@@ -407,17 +408,19 @@ def _exact_grids(info: RasterInfo, model: Model, options: RunOptions, halo: int)
         [
             _exact_axis(extent, side, halo, model, fixed is not None)
             for side in _told_sides(options.tile, fixed)
-            or _sides(extent, halo, model, _largest(info, options))
+            or _sides(extent, halo, model, _largest(info, options, halo))
         ]
         for extent, fixed in zip((info.height, info.width), model.shape[1:], strict=True)
     ]
     return [TileGrid(rows, columns) for rows, columns in product(*axes)]
 
 
-def _largest(info: RasterInfo, options: RunOptions) -> int:
-    """Side of a tile, at most."""
+def _largest(info: RasterInfo, options: RunOptions, halo: int) -> int:
+    """Side of a tile, at most; half of one with gaps may be halo."""
     glass = info.to_level0 is not None and options.tissue != "off"
-    return LARGEST_WITH_GAPS if info.gaps or glass or options.mask is not None else LARGEST_TILE
+    if info.gaps or glass or options.mask is not None:
+        return min(max(LARGEST_WITH_GAPS, 4 * halo), LARGEST_TILE)
+    return LARGEST_TILE
 
 
 def _told_sides(told: int | None, fixed: int | None) -> list[int]:

@@ -238,12 +238,20 @@ class TrainOptions:
     def _check_crop(self) -> None:
         """A crop's pixels are those of its labels: a network of finer scores is fed their means."""
         geometry = self._geometry
+        fed = f", which is fed 1 of {geometry.scale} pixels along a side" if geometry.scale > 1 else ""
         if self.crop % geometry.scale:
             raise UsageError(f"--crop is a multiple of --upscale {geometry.scale}, got {self.crop}")
         try:
             geometry.out_size(self.crop // geometry.scale)
         except UsageError as error:
-            raise UsageError(f"--crop {self.crop} does not suit the network: {error}") from None
+            raise UsageError(f"--crop {self.crop} does not suit the network{fed}: {error}") from None
+        least = 2 * geometry.stride * geometry.scale
+        alone = min(self.batch, self.freeze_batch or self.batch) <= self.accumulate
+        if self.crop < least and not geometry.margin and (alone or self.norm == "instance"):
+            raise UsageError(
+                f"--crop {self.crop} leaves one pixel at the bottom of the network, which has no deviation "
+                f"to be normalised by; use at least {least}"
+            )
 
     def _check_stages(self) -> None:
         if not 0 <= self.freeze_epochs <= self.epochs:

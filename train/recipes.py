@@ -88,7 +88,8 @@ _MILESIAL: Final = {
     "clip": 1.0,
     "schedule": "plateau",
     "gamma": 0.1,
-    "patience": 5,
+    # There a plateau bears 5 evaluations, of which an epoch has 5.
+    "patience": 1,
     "best_by": "mean-dice",
 }
 _BUBBLIIIING: Final = {
@@ -231,7 +232,7 @@ TOGETHER: Final = {
     "optimizer": ("momentum", "beta2", "nesterov"),
     "schedule": tuple(f.name for f in fields(ScheduleOptions) if f.name != "schedule"),
 }
-"""What a recipe says of an option, and leaves unsaid when a person gives the option."""
+"""What a recipe says of an option, and leaves unsaid when a person gives the option another value."""
 
 
 def recipe_of(preset: str) -> Mapping[str, Any]:
@@ -256,7 +257,8 @@ def with_recipe(given: Mapping[str, Any]) -> TrainOptions:
     recipe = dict(recipe_of(given.get("preset", "unet")))
     if len(recipe.get("class_weights", ())) != len(given.get("classes", ())):
         recipe.pop("class_weights", None)  # its source, too, weighs two classes only
-    for name in {other for told in TOGETHER.keys() & given.keys() for other in TOGETHER[told]}:
+    other = [told for told in TOGETHER.keys() & given.keys() if given[told] != recipe.get(told)]
+    for name in {name for told in other for name in TOGETHER[told]}:
         recipe.pop(name, None)
     return TrainOptions(**{**recipe, **given})
 

@@ -20,8 +20,8 @@ from train.machine import Machine
 from train.material import counted, data_summary, find_data, new_crops
 from train.models.build import build
 from train.models.initial import initialise
-from train.models.network import parameters
 from train.models.same_size import same_size
+from train.models.summary import summary
 from train.models.weights import load_weights
 from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
@@ -92,8 +92,8 @@ def new_loop(
     net = new_network(options, data.info.bands, say)
     spec = model_spec(options, net, data)
     say(
-        f"network: {options.preset}, {parameters(net):,} parameters, stride {spec.stride}, halo {spec.halo}; "
-        f"{machine}"
+        f"network: {options.preset}, stride {spec.stride}, halo {spec.halo}, "
+        f"{summary(net, options.crop // net.scale)}; {machine}"
     )
     crops = new_crops(options, spec, data)
     return Loop(counted(options, data.split), machine, net, spec, crops, data.split.val, outdir)
@@ -114,6 +114,11 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
         say(str(load_weights(net, Path(options.weights))))
     if options.freeze_epochs:
         check_freezable(net)
+        if options.weights is None:
+            say(
+                f"the encoder is frozen for {options.freeze_epochs} epochs with random weights; "
+                "give it some by --weights, or let it learn by --freeze-epochs 0"
+            )
     if options.sync_norm:
         nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call] # in place
     if options.recompute:

@@ -253,14 +253,19 @@ def gather(node: Node) -> Step:
 def _before(indices: NDArray[Any], length: int) -> int | None:
     """How many are picked before all elements come in their order; where they do so often, in the middle.
 
-    What is picked around them is padding, as a mirror makes it that repeats where the image is small.
+    What is picked around them is padding, as a mirror makes it that repeats where the image is small: from no
+    farther inside than it is wide. From farther, as from the other end, a tile would pick other pixels.
     """
     if indices.ndim != 1 or len(indices) < length:
         return None
+    indices = np.where(indices < 0, indices + length, indices)
     runs = np.lib.stride_tricks.sliding_window_view(indices, length)
     found = np.flatnonzero((runs == np.arange(length)).all(axis=1))
     middle = (len(indices) - length) / 2
-    return int(min(found, key=lambda start: abs(start - middle))) if len(found) else None
+    before = int(min(found, key=lambda start: abs(start - middle), default=0))
+    last = length - 1 - (len(indices) - length - before)
+    near = (indices[:before] <= before).all() and (indices[before + length :] >= last).all()
+    return before if len(found) and near else None
 
 
 def depth_to_space(node: Node) -> Step:

@@ -72,7 +72,7 @@ def _planned(task: Task, model: Model, pace: float) -> tuple[Preview, float]:
         return Preview(task, POLYGONS if _lacks_polygons(outputs, report) else ALREADY, pixels=pixels), pace
     plan = job.plan()
     computed = plan.tiles * plan.grid.tile[0] * plan.grid.tile[1]
-    pace = pace or network_seconds(model, plan) / computed
+    pace = pace or network_seconds(job.model, plan) / computed
     tiles = plan.tiles - job.skipped(plan)
     output = job.output_info.height * job.output_info.width
     return Preview(

@@ -160,7 +160,10 @@ class GdalRaster(Blockwise):
             crs=crs,
             transform=transform,
             ground=pixel_size(crs, transform, *middle) if crs and transform is not None else None,
-            gaps=self._alpha is not None or self._masked or any(v is not None for v in self._nodata),
+            gaps=self._alpha is not None
+            or self._masked
+            or any(v is not None for v in self._nodata)
+            or any(dataset.dtypes[b - 1].startswith("float") for b in self.bands),
             validity=f"bands {self.bands}, alpha {self._alpha}, mask {self._masked}, nodata {self._nodata}",
             files=self._files(dataset),
             reader=f"GDAL {rasterio.__gdal_version__} ({dataset.driver})",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from train.models.encoders import VGG, ResNet
-from train.models.layers import Style, double_conv, interpolation, joined
+from train.models.layers import Style, double_conv, fitted, interpolation, joined
 from train.models.network import Network
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class EncodedUNet(Network):
         self.check_size(pixels_NCHW)
         *skips, x = self.encoder(pixels_NCHW)
         for merge in self.merge:
-            x = merge(joined(skips.pop(), self.grow(x), odd=self.options.odd))
+            skip, grown = skips.pop(), self.grow(x)
+            x = merge(joined(skip, fitted(grown, skip) if self.options.odd else grown))
         x = self.last(self.grow(x)) if self.options.residual else x
         logits_NKHW: Tensor = self.head(x)
         return logits_NKHW

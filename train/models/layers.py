@@ -185,13 +185,14 @@ def upsample(inside: int, outside: int, up: str, style: Style, *, bias: bool = T
 
 
 def fitted(x: Tensor, like: Tensor) -> Tensor:
-    """Padded with zeros to the size of another map, half before (rounded down) and half after."""
+    """Padded with zeros at the bottom and right to the size of another map, or cut there.
+
+    A pooling drops the last row of an odd number, a strided convolution makes one more of it.
+    """
     rows, columns = (like.shape[i] - x.shape[i] for i in (2, 3))
-    return F.pad(x, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+    return F.pad(x, [0, columns, 0, rows])
 
 
-def joined(skip: Tensor, grown: Tensor, *, odd: bool = False, skip_first: bool = True) -> Tensor:
+def joined(skip: Tensor, grown: Tensor, *, skip_first: bool = True) -> Tensor:
     """Two maps, one after the other along the channels."""
-    if odd:
-        grown = fitted(grown, skip)
     return torch.cat([skip, grown] if skip_first else [grown, skip], dim=1)

@@ -95,7 +95,9 @@ class UNetOptions:
         if [0 <= share < 1 for share in self.dropout] != [True, True]:
             raise UsageError(f"dropout is two shares from 0 to less than 1, got {self.dropout}")
         if self.halving != "conv" and not self.up.startswith("bilinear"):
-            raise UsageError(f"halving={self.halving} is for bilinear interpolation, got up={self.up}")
+            raise UsageError(
+                f"halving={self.halving} is for bilinear interpolation, got up={self.up}; use halving=conv"
+            )
         self._check_valid()
 
     def _check_valid(self) -> None:

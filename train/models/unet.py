@@ -18,6 +18,7 @@ from train.models.layers import (
     Style,
     ToPlaces,
     double_conv,
+    fitted,
     interpolation,
     joined,
     upsample,
@@ -73,11 +74,11 @@ class UNet(Network):
 
         # Up: double the sides, halve the channels, and look at the remembered detail again.
         for i, (up, merge) in enumerate(zip(self.up, self.merge, strict=True)):
-            x = up(x)
             skip = self._cropped(skips.pop(), i)
+            x = fitted(up(x), skip) if self.options.odd else up(x)
             if self.options.attention:
                 skip = self.gate[i](skip, x)
-            x = merge(joined(skip, x, odd=self.options.odd, skip_first=self.options.skip_first))
+            x = merge(joined(skip, x, skip_first=self.options.skip_first))
 
         logits_NKHW: Tensor = self.places(self.head(x))
         return logits_NKHW

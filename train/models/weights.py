@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 
 WRAPPERS: Final = ("model", "state_dict", "model_state_dict", "net")
 """Keys under which training scripts keep the weights among other things."""
+UNREADABLE: Final = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    struct.error,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+"""What loading raises; of bytes that are no pickle whatever their first ones, taken for one, lead to."""
 FEW: Final = 4
 """Names that a line shows of a longer list."""
 
@@ -125,7 +139,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raw = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except FileNotFoundError:
         raise InputError(f"a file of weights is there, got {path}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"weights are a .safetensors file or a state dict of torch.save, got {path}: {one_line(error)}"
         ) from None
