@@ -21,8 +21,10 @@ import networks
 from rasters import write_raster
 from refusals import refused
 from tiler.backends import cuda, openvino
+from tiler.backends.cpu import CpuSession
 from tiler.backends.cuda import CudaSession, Lane, card_names
 from tiler.backends.onnx import load_model
+from tiler.backends.runtime import RUNTIME_ERRORS
 from tiler.cli.main import run_command, tiler
 from tiler.demo import MODEL, SCENE
 from tiler.device import Device
@@ -145,6 +147,19 @@ def test_no_more_calls_at_once_than_threads(place):
     backend = load_model(place / "net.onnx", RunOptions(threads=1, device="cpu")).backend
     backend.reserve(10_000_000, 4)
     assert backend.workers == 1
+
+
+def test_no_room_for_a_network_of_one_thread_is_want_of_memory():
+    """So the run goes on with one call at a time."""
+
+    def lane():
+        raise RUNTIME_ERRORS[0]("bad allocation")
+
+    session = CpuSession(None, "pixels", lane, most_workers=2)
+    with pytest.raises(MemoryError, match="a second time: bad allocation"):
+        session.reserve(1000, 2)
+    session.reserve(1000, 1)
+    assert session.workers == 1
 
 
 def test_more_memory_than_there_is_cannot_be_reserved(pixels_NCHW):

@@ -60,6 +60,8 @@ def test_a_call_per_thread_where_memory_allows_it():
     assert {memory: plan.workers for memory, plan in plans.items()} == {1: 1, 16: 2}
     for plan in plans.values():
         assert plan.peak <= plan.budget
+    card = replace(model, backend=replace(model.backend, workers=2))
+    assert make_plan(info, card, Finisher(model.spec, 2), RunOptions(memory=16 * 10**9)).workers == 1
     one = replace(model, backend=replace(model.backend, most_workers=1))
     alone = make_plan(info, one, Finisher(model.spec, 2), RunOptions(memory=16 * 10**9))
     assert plans[16].terms["network"] == 2 * alone.terms["network"]

@@ -230,7 +230,8 @@ def make_plan(
     # A graph of fixed batch is fed whole batches, whatever is asked for.
     smallest = round_up(options.batch or 1, model.shape[0] or 1)
     told = options.batch is not None or model.shape[0] is not None
-    workers = {1, model.backend.most_workers}
+    # What always makes several calls at once, as cards do, leaves no choice, and has memory of its own.
+    workers = {1, model.backend.most_workers} if model.backend.workers == 1 else {1}
     found = [_best(replace(cost, workers=n), grids, smallest, told, budget) for n in sorted(workers)]
     made = [plan for plan in found if plan is not None]
     if not made:

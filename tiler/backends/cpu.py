@@ -10,6 +10,7 @@ import onnxruntime as ort
 from tiler.backends import arena
 from tiler.backends.runtime import RUNTIME_ERRORS
 from tiler.backends.session import failure
+from tiler.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +48,15 @@ class CpuSession:
         """Let the allocator take it from the system in one piece."""
         self.workers = min(workers, self.most_workers)
         if self.workers > 1:
-            self.lane()
+            self._make_lane()
         arena.reserve(size)
+
+    def _make_lane(self) -> None:
+        try:
+            self.lane()
+        except RUNTIME_ERRORS as error:
+            # What was loaded on all threads loads on one, if there is room for it.
+            raise MemoryError(f"no memory for the network a second time: {one_line(error)}") from None
 
     def release(self, tile_NCHW: NDArray[Any]) -> None:
         """Let the allocator return what it holds."""
