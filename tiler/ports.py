@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tiler.events import Event
     from tiler.geometry import Window
     from tiler.pixels import Pixels
+    from tiler.resize import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class RasterInfo:
     """Everything that the pixels come from: the file, its sidecars, the sources of a VRT; or an address."""
     reader: str = ""
     """What reads the file, with its version."""
+    picture: Place | None = None
+    """Where the whole picture lies in this plane, if it was resized as in training; None: it was not."""
     note: str = ""
     """How these pixels were made, when they are not the file's own, e.g. how it was resampled."""
 

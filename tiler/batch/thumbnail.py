@@ -16,9 +16,9 @@ from rasterio.io import MemoryFile
 from tiler.durable import write_whole
 from tiler.errors import TilerError
 from tiler.finish import SCALE
-from tiler.geometry import Window
+from tiler.geometry import Window, nearest
 from tiler.kernels import NODATA
-from tiler.open import nearest, open_coarse
+from tiler.open import open_coarse
 from tiler.overlay import colored
 from tiler.readers.address import is_remote
 from tiler.sinks.cog import PREFIX

@@ -90,7 +90,9 @@ def _untold() -> list[tuple[str, object]]:
 
 
 def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
-    resolution = "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"
+    trained = "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"
+    if spec.resize is not None:
+        trained = f"whole pictures, each brought to {spec.resize}"
     return [
         ("bands", ", ".join(spec.bands)),
         ("classes", ", ".join(c.name for c in spec.classes)),
@@ -99,7 +101,7 @@ def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
         ("mean", _numbers(spec.mean)),
         ("std", _numbers(spec.std)),
         *_claimed(spec, analysis),
-        ("trained at", resolution),
+        ("trained at", trained),
         ("attribution", spec.attribution or "none"),
     ]
 

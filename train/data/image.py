@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.ports import Raster, RasterInfo
-    from train.data.resize import Resize
+    from tiler.resize import Resize
 
 MASK_DRIVERS: Final = (*DRIVERS, "GIF", "BMP")
 
