@@ -54,6 +54,7 @@ def open_raster(
     assume_mpp: float | None = None,
     allow_vrt: bool = False,
     allow_remote: bool = False,
+    colours: bool = False,
     damage: DamageLog | None = None,
 ) -> Raster:
     """Open a raster or slide file as one plane of pixels.
@@ -66,7 +67,7 @@ def open_raster(
     bands
         Band numbers from 1, in the order that they are wanted; None: all but alpha.
     nodata
-        Value of invalid pixels, over what the file says.
+        Value of invalid pixels, over what the file says; of a file with a colour table, the index.
     resolution
         Metres per pixel on the ground; other than the file's own, the pixels are averaged (from the
         nearest finer overview) or, where it is finer, interpolated.
@@ -78,6 +79,9 @@ def open_raster(
     assume_mpp
         Micrometres per full-resolution pixel of a slide, or of a picture without georeferencing, where the
         file does not say them; such a picture is a slide from then on.
+    colours
+        Whether a file with a colour table is the three bands of its colours, as networks are fed; else it is
+        one band of indices, as labels are. What is wholly transparent is not valid.
     damage
         Where damaged blocks are noted, which then are not valid; None: they are errors when they are read.
 
@@ -98,11 +102,12 @@ def open_raster(
             raise InputError(f"a slide is read from a file here, got {shown(url)}; download it")
         # Asked before it is opened: else what is read of an old version could pass for the new one.
         version = remote_version(url)
-        native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata))
+        native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata, colours=colours))
     elif is_slide(Path(path), assume_mpp is not None):
         native = SlideRaster(Path(path), told=bands, nodata=nodata, assume_mpp=assume_mpp, damage=damage)
     else:
-        native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
+        drivers = _drivers(Path(path), allow_vrt)
+        native = GdalRaster(Source(Path(path), drivers, bands, nodata, colours=colours), damage)
     if assume_mpp is not None:
         _assume(native, assume_mpp)
     if level is not None:
@@ -182,19 +187,21 @@ def _how(options: RunOptions, damage: DamageLog | None) -> dict[str, Any]:
         "assume_mpp": options.assume_mpp,
         "allow_vrt": options.allow_vrt,
         "allow_remote": options.allow_remote,
+        "colours": True,
         "damage": damage if options.on_error == "nodata" else None,
     }
 
 
 def _check_bands(info: RasterInfo, spec: ModelSpec) -> None:
-    if info.bands != len(spec.bands):
-        choose = "; choose them with --bands, e.g. --bands " + ",".join(
-            map(str, range(1, len(spec.bands) + 1))
-        )
-        raise InputError(
-            f"the model takes {len(spec.bands)} bands ({', '.join(spec.bands)}), got {info.bands} "
-            f"in {info.name}" + (choose if info.bands > len(spec.bands) else "")
-        )
+    wanted = len(spec.bands)
+    if info.bands == wanted:
+        return
+    made = ", the colours of its table" if info.colours else ""
+    choose = "; choose them with --bands, e.g. --bands " + ",".join(map(str, range(1, wanted + 1)))
+    raise InputError(
+        f"the model takes {wanted} bands ({', '.join(spec.bands)}), got {info.bands} in {info.name}{made}"
+        + (choose if info.bands > wanted else "")
+    )
 
 
 def _resized(native: Raster, resize: Resize, told: str) -> Raster:

@@ -44,6 +44,8 @@ class RasterInfo:
     """Stored pixels that are read per pixel, when it is resampled from finer ones."""
     gaps: bool = True
     """Whether a pixel may be invalid, as far as is known."""
+    colours: bool = False
+    """Whether the file holds indices, and the bands are their colours."""
     validity: str = ""
     """How invalid pixels are told: by an alpha band, a mask, or values of nodata."""
     files: tuple[str, ...] = ()

@@ -125,10 +125,11 @@ def _inspect_raster(path: Path, allow_vrt: bool, assume_mpp: float | None) -> No
     from tiler.cli.tables import print_pairs
     from tiler.open import open_raster
 
-    raster = open_raster(path, allow_vrt=allow_vrt, assume_mpp=assume_mpp)
+    raster = open_raster(path, allow_vrt=allow_vrt, assume_mpp=assume_mpp, colours=True)
     info = raster.info
     size = f"{info.width} x {info.height} px, {info.width * info.height / 1e6:.1f} Mpx"
-    about = [("size", size), ("bands", f"{info.bands} of {info.dtype} (alpha not counted)")]
+    of = "the colours of its table; as labels, 1 of indices" if info.colours else "alpha not counted"
+    about = [("size", size), ("bands", f"{info.bands} of {info.dtype} ({of})")]
     if info.to_level0 is None:
         ground = "not known" if info.ground is None else "{:.4g} x {:.4g} m per pixel".format(*info.ground)
         crs = info.crs.to_string()[:60] if info.crs else "none"
