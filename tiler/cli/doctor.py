@@ -27,7 +27,7 @@ OPTIONAL = {
     "train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "scipy", "onnxscript"),
     "tensorboard": ("tensorboard",),
 }
-"""Packages by extra. A test holds both to `pyproject.toml`; what an editable install knows of it may be old."""
+"""Packages by extra; a test holds both to `pyproject.toml`: what an installation knows of it may be old."""
 USES = {
     "vector": "`--vector` and `tiler polygons` need",
     "dask": "`--scheduler` needs",
