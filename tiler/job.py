@@ -255,6 +255,11 @@ def plan(source: str | Path, model: Model | str | Path, options: RunOptions | No
     return prepare(source, model, options).plan()
 
 
+def pixels_made(info: RasterInfo) -> str:
+    """How pixels came about, in words; empty where they are those of the file."""
+    return ", ".join(filter(None, ("the colours of its table" if info.colours else "", info.note)))
+
+
 def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
     """A plan as plain values, for logs and reports."""
     return {
@@ -262,7 +267,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
         "reason": plan.reason,
         "halo": plan.halo,
         "raster": f"{job.raster.info.width} x {job.raster.info.height} px",
-        "pixels_made": job.raster.info.note or "as in the file",
+        "pixels_made": pixels_made(job.raster.info) or "as in the file",
         "tile": list(plan.grid.tile),
         "overlap": [plan.grid.rows.overlap, plan.grid.columns.overlap],
         "tiles": plan.tiles,
