@@ -256,8 +256,9 @@ def plan(source: str | Path, model: Model | str | Path, options: RunOptions | No
 
 
 def pixels_made(info: RasterInfo) -> str:
-    """How pixels came about, in words; empty where they are those of the file."""
-    return ", ".join(filter(None, ("the colours of its table" if info.colours else "", info.note)))
+    """How pixels came about, in words."""
+    made = ["the colours of its table"] * info.colours + [info.note] * bool(info.note)
+    return ", ".join(made) or "as in the file"
 
 
 def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
         "reason": plan.reason,
         "halo": plan.halo,
         "raster": f"{job.raster.info.width} x {job.raster.info.height} px",
-        "pixels_made": pixels_made(job.raster.info) or "as in the file",
+        "pixels_made": pixels_made(job.raster.info),
         "tile": list(plan.grid.tile),
         "overlap": [plan.grid.rows.overlap, plan.grid.columns.overlap],
         "tiles": plan.tiles,

@@ -297,8 +297,9 @@ def _announce(work: Work) -> None:
     notes = [f"on {job.model.device}"]
     if len(missing) < len(total):
         notes.append(f"carrying on: {len(total) - len(missing)} of {len(total)} blocks are there")
-    if made := pixels_made(job.raster.info):
-        notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {made}")
+    fed = job.raster.info
+    if fed.note or fed.colours:
+        notes.append(f"fed {fed.width} x {fed.height} px, {pixels_made(fed)}")
     if job.tissue is not None:
         with work.stopwatch.timing("tissue"):
             notes.append(f"tissue: {tissue_in_words(job.tissue.facts()['share'])}")
