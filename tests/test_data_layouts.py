@@ -322,13 +322,6 @@ def test_parts_that_are_told_are_not_drawn_from_the_rest():
     assert (parts.count("test"), parts.count("val"), parts.count("train")) == (2, 2, 6)
 
 
-def test_a_test_part_that_lists_do_not_have_is_refused():
-    rows = [Item("a.png", "m", "train"), Item("b.png", "m", "val")]
-    assert divided(rows, options("x")) == rows
-    with pytest.raises(InputError, match=r"test part too, got none for --test 0\.25"):
-        divided(rows, options("x", test=0.25))
-
-
 def test_a_manifest_without_images_to_train_on_is_refused(tmp_path):
     item = Item(picture(tmp_path / "a.png"), str(drawing(tmp_path / "a_mask.png")), "val")
     write_manifest(tmp_path / "m.csv", [item])

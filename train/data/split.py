@@ -81,16 +81,11 @@ def divided(items: list[Item], options: DataOptions) -> list[Item]:
     Raises
     ------
     InputError
-        if there are too few, or none for a test part.
+        if there are too few.
     """
     told = {item.part for item in items}
     free = [item for item in items if item.part == ANY]
     if not free:
-        if options.test and "test" not in told:
-            raise InputError(
-                f"lists that say the part of each image list the test part too, got none for --test "
-                f"{options.test}; drop --test, or add the list"
-            )
         return items
     val = 0 if "val" in told else max(1, round(len(free) * options.val))
     test = 0 if "test" in told or not options.test else max(1, round(len(free) * options.test))
