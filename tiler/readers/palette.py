@@ -44,9 +44,10 @@ class Palette:
             if ``bands`` names another, or a colour is none.
         """
         indices = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind is not ColorInterp.alpha]
-        if len(indices) != 1 or not _has_table(dataset, indices[0]):
+        known = _known(dataset, indices[0]) if len(indices) == 1 else {}
+        if not known:
             return None
-        table_N4 = _table(dataset, indices[0], name)
+        table_N4 = _table(known, dataset.dtypes[indices[0] - 1], name)
         bands = bands or COLOURS
         missing = [band for band in bands if band not in COLOURS]
         if missing:
@@ -70,20 +71,20 @@ class Palette:
         return np.take(self.shown_N, indices_HW)
 
 
-def _has_table(dataset: DatasetReader, band: int) -> bool:
-    if dataset.colorinterp[band - 1] is not ColorInterp.palette:
-        return False
+def _known(dataset: DatasetReader, band: int) -> dict[int, tuple[int, ...]]:
+    """The colours of a band of indices; none if it is no such band."""
+    kind, dtype = dataset.colorinterp[band - 1], dataset.dtypes[band - 1]
+    if kind is not ColorInterp.palette or dtype not in INDICES:
+        return {}
     try:
-        dataset.colormap(band)
-    except ValueError:  # a VRT may say that there is one
-        return False
-    return dataset.dtypes[band - 1] in INDICES
+        return dict(dataset.colormap(band))
+    except ValueError:  # a VRT may say that there is a table, and have none
+        return {}
 
 
-def _table(dataset: DatasetReader, band: int, name: str) -> NDArray[np.int64]:
-    """Red, green, blue and alpha of every index that the band's type can hold; zeros where there is none."""
-    known = dataset.colormap(band)
-    table_N4 = np.zeros((np.iinfo(dataset.dtypes[band - 1]).max + 1, 4), np.int64)
+def _table(known: dict[int, tuple[int, ...]], dtype: str, name: str) -> NDArray[np.int64]:
+    """Red, green, blue and alpha of every index that the type can hold; zeros where there is none."""
+    table_N4 = np.zeros((np.iinfo(dtype).max + 1, 4), np.int64)
     indices = [index for index in known if index < len(table_N4)]
     table_N4[indices] = [known[index] for index in indices]
     if not ((table_N4 >= 0) & (table_N4 <= 255)).all():
