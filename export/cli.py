@@ -31,7 +31,9 @@ PATH: Final = click.Path(path_type=Path)
     required=True,
     help="Real pixels to compare OUT and SOURCE on, e.g. ones that were trained on.",
 )
-@click.option("--bands", type=BANDS, metavar="N,N..", help="Band numbers, from 1.  [default: all but alpha]")
+@click.option(
+    "--bands", type=BANDS, metavar="N,N..", help="Band numbers, from 1.  [default: as it was trained]"
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),

@@ -141,7 +141,8 @@ def run_speed(
         fed = replace(
             options,
             overwrite=True,
-            bands=None,
+            # The scene holds what was read, and nothing else.
+            bands=tuple(range(1, job.raster.info.bands + 1)),
             resolution="native",
             mpp=None,
             level=None,

@@ -22,6 +22,7 @@ from tiler.open import open_for_model, open_mask, open_native
 from tiler.options import RunOptions
 from tiler.planning import Cut, Plan, fitted, halo_on_stride, make_cut, make_plan
 from tiler.readers.mask import BothMasks
+from tiler.reading import Reading
 from tiler.sinks.cog import PREFIX, Product
 from tiler.tiles import TileReader
 from tiler.tissue import TissueMask, open_tissue
@@ -82,6 +83,11 @@ class Job:
         if self.options.grid != "auto":
             return self.options.grid
         return "model" if self.raster.info.picture is None else "source"
+
+    @property
+    def as_trained(self) -> str:
+        """Bands and nodata that the model chose, in words; empty: none."""
+        return Reading.of(self.options, self.model.spec).as_trained
 
     @property
     def styled(self) -> bool:
@@ -214,7 +220,7 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
         model = load_model(model, options)
     model = augmented(model, options.tta)
     damage = DamageLog()
-    native = open_native(source, options, damage)
+    native = open_native(source, model.spec, options, damage)
     raster = open_for_model(source, model.spec, options, damage, native)
     _check_grid(raster.info, options)
     tissue = open_tissue(native, raster.info, options)
@@ -269,6 +275,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
         "halo": plan.halo,
         "raster": f"{job.raster.info.width} x {job.raster.info.height} px",
         "pixels_made": pixels_made(job.raster.info),
+        "as_trained": job.as_trained,
         "tile": list(plan.grid.tile),
         "overlap": [plan.grid.rows.overlap, plan.grid.columns.overlap],
         "tiles": plan.tiles,

@@ -26,7 +26,8 @@ from tiler.readers.remote import RemoteRaster, open_remote, remote_version
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
 from tiler.readers.resized import resized, resized_labels
 from tiler.readers.slide import METRES, SlideRaster
-from tiler.readers.source import DRIVERS, LABEL_DTYPES, Source
+from tiler.readers.source import DRIVERS, LABEL_DTYPES, NoSuchBandError, Source
+from tiler.reading import Reading, in_words
 from tiler.resize import Resize
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def open_for_model(
         if the raster cannot serve the model.
     """
     options = options or RunOptions()
-    native = native or open_native(path, options, damage)
+    native = native or open_native(path, spec, options, damage)
     _check_bands(native.info, spec)
     _check_mpp(native.info)
     resolution: Resolution | None = options.resolution  # type: ignore[assignment] # checked by RunOptions
@@ -164,11 +165,13 @@ def open_for_model(
             resolution = _resolution_for(native.info, spec.resolution)
     if (mpp, level, resolution) == (None, None, "native"):
         return native
-    how = _how(options, damage)
+    how = _how(spec, options, damage)
     return open_raster(path, resolution=resolution or "native", mpp=mpp, level=level, **how)
 
 
-def open_native(path: str | Path, options: RunOptions, damage: DamageLog | None = None) -> Raster:
+def open_native(
+    path: str | Path, spec: ModelSpec, options: RunOptions, damage: DamageLog | None = None
+) -> Raster:
     """Open a raster at its own resolution, for a network that it is to be fed to.
 
     Raises
@@ -176,14 +179,23 @@ def open_native(path: str | Path, options: RunOptions, damage: DamageLog | None 
     InputError
         if the file cannot be used.
     """
-    return open_raster(path, **_how(options, damage))
+    try:
+        return open_raster(path, **_how(spec, options, damage))
+    except NoSuchBandError as error:
+        if options.bands is not None or not spec.source_bands:
+            raise
+        trained = in_words(spec.source_bands)
+        raise InputError(
+            f"the model was trained on bands {trained}, and {error} to say where the same ones lie"
+        ) from None
 
 
-def _how(options: RunOptions, damage: DamageLog | None) -> dict[str, Any]:
+def _how(spec: ModelSpec, options: RunOptions, damage: DamageLog | None) -> dict[str, Any]:
     """What `open_raster` is told at any resolution."""
+    reading = Reading.of(options, spec)
     return {
-        "bands": options.bands,
-        "nodata": options.nodata,
+        "bands": reading.bands,
+        "nodata": reading.nodata,
         "assume_mpp": options.assume_mpp,
         "allow_vrt": options.allow_vrt,
         "allow_remote": options.allow_remote,

@@ -11,6 +11,7 @@ from typing import Any, Final
 from tiler.cluster.scheduler import Scheduler
 from tiler.device import Device
 from tiler.errors import UsageError
+from tiler.reading import FILE, in_words
 from tiler.vector.options import PolygonOptions
 
 BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
@@ -74,7 +75,7 @@ class RunOptions:
     """The output's pixel grid: as the network was fed (model), or the source's own; auto: the source's of a
     picture that is resized whole, else the model's."""
     bands: tuple[int, ...] | None = None
-    """Band numbers from 1, in the model's order."""
+    """Band numbers from 1, in the model's order (default: the model's own, else all but alpha)."""
     mask: str | None = None
     """File of the polygons, or of the raster, inside which a result is wanted."""
     tissue: str = "auto"
@@ -83,8 +84,8 @@ class RunOptions:
     """How much darker than glass tissue is at least, in grey levels (default: `tiler.tissue.THRESHOLD`)."""
     tissue_area: float | None = None
     """Pieces of tissue, and holes in it, have at least so many mm2 (default: `tiler.tissue.SMALLEST`)."""
-    nodata: float | None = None
-    """Value of invalid pixels, over what the file says."""
+    nodata: float | str | None = None
+    """Value of invalid pixels over what the file says; "file": what that says (default: the model's own)."""
     allow_vrt: bool = False
     """Whether a VRT, which may name other files, is opened."""
     allow_remote: bool = False
@@ -133,13 +134,12 @@ class RunOptions:
                 raise UsageError(f"{name} is at least 0, got {value}")
         if self.tile is not None and self.overlap is not None and self.overlap >= self.tile:
             raise UsageError(f"overlap is less than the tile {self.tile}, got {self.overlap}")
-        if self.bands is not None and any(b < 1 for b in self.bands):
-            raise UsageError(f"bands are numbered from 1, got {','.join(map(str, self.bands))}")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             number, count = self.shard
             raise UsageError(f"a shard is i/n with i from 1 to n, got {number}/{count}")
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise UsageError(f"tolerance is a probability between 0 and 1, got {self.tolerance}")
+        self._check_reading()
         self._check_resolution()
         self._check_slide()
         self._check_polygons()
@@ -177,6 +177,12 @@ class RunOptions:
         Scheduler.parse(self.scheduler)
         if self.shard is not None:
             raise UsageError("--scheduler and --shard are two ways to share out one run; choose one")
+
+    def _check_reading(self) -> None:
+        if self.bands is not None and any(b < 1 for b in self.bands):
+            raise UsageError(f"bands are numbered from 1, got {in_words(self.bands)}")
+        if isinstance(self.nodata, str) and self.nodata != FILE:
+            raise UsageError(f'nodata is a number or "{FILE}", got {self.nodata!r}')
 
     def _check_resolution(self) -> None:
         value = self.resolution

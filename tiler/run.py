@@ -300,6 +300,8 @@ def _announce(work: Work) -> None:
     fed = job.raster.info
     if fed.note or fed.colours:
         notes.append(f"fed {fed.width} x {fed.height} px, {pixels_made(fed)}")
+    if job.as_trained:
+        notes.append(f"as the model was trained: {job.as_trained}")
     if job.tissue is not None:
         with work.stopwatch.timing("tissue"):
             notes.append(f"tissue: {tissue_in_words(job.tissue.facts()['share'])}")

@@ -18,6 +18,8 @@ METADATA_KEY: Final = "gigatiler.model"
 """Key of the spec in the ONNX ``metadata_props``."""
 SCHEMA: Final = 1
 ACTIVATIONS: Final = ("logits", "softmax", "sigmoid", "none")
+LATER: Final = ("resize", "source_bands", "nodata")
+"""Fields that came later: written only where set, so that older versions read all other models."""
 MAX_CLASSES: Final = 255
 """Labels are uint8 and 255 is nodata."""
 
@@ -70,6 +72,10 @@ class ModelSpec:
     resize: str | None = None
     """How whole pictures were brought to another size before it saw them, for `tiler.resize.Resize.parse`;
     None: not."""
+    source_bands: tuple[int, ...] = ()
+    """Per band, its number from 1 in the rasters that it was trained on. Empty: all but alpha, in order."""
+    nodata: float | None = None
+    """Value of pixels without data that training was told, over what files say. None: what files say."""
     fill: tuple[float, ...] = ()
     """Per band, in raw units: what invalid pixels are filled with. Empty: the band's mean."""
     attribution: str = ""
@@ -86,6 +92,7 @@ class ModelSpec:
             raise UsageError(f"halo is at least 0, got {self.halo}")
         if self.resolution is not None and not self.resolution > 0:
             raise UsageError(f"resolution is metres per pixel above 0, got {self.resolution}")
+        self._check_source()
         if self.resize is not None:
             Resize.parse(self.resize)
             if self.resolution is not None:
@@ -94,8 +101,14 @@ class ModelSpec:
                     f"{self.resolution:g} m"
                 )
 
+    def _check_source(self) -> None:
+        if any(type(number) is not int or number < 1 for number in self.source_bands):
+            raise UsageError(f"bands of a source are numbered from 1, got {self.source_bands}")
+        if self.nodata is not None and type(self.nodata) not in {int, float}:
+            raise UsageError(f"nodata is a number, got {self.nodata!r}")
+
     def _check_per_band(self) -> None:
-        for name in ("scale", "mean", "std", "fill"):
+        for name in ("scale", "mean", "std", "fill", "source_bands"):
             values = getattr(self, name)
             if values and len(values) != len(self.bands):
                 raise UsageError(f"{name} has one value per band ({len(self.bands)}), got {len(values)}")
@@ -116,10 +129,8 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The spec as one line of JSON, the value stored under `METADATA_KEY`."""
-        values = asdict(self)
-        if self.resize is None:  # so that versions that do not know it read all other models
-            del values["resize"]
-        return json.dumps({"schema": SCHEMA, **values})
+        told = {k: v for k, v in asdict(self).items() if k not in LATER or v not in (None, ())}
+        return json.dumps({"schema": SCHEMA, **told})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:

@@ -15,6 +15,7 @@ import torch
 
 from tiler.backends.function import FunctionBackend
 from tiler.blend import blend
+from tiler.errors import InputError
 from tiler.finish import Finisher
 from tiler.geometry import Window
 from tiler.grid import Axis, TileGrid, round_up
@@ -161,6 +162,24 @@ class Examiner:
     @property
     def _by_probability(self) -> bool:
         return self.tta or self.spec.activation == "sigmoid"
+
+
+def check_parts(net: Network, parts: Iterable[Part]) -> None:
+    """Refuse what the network is too small a piece for, even when it is mirrored up to the stride.
+
+    Raises
+    ------
+    InputError
+        naming the least side, as segmenting does.
+    """
+    whole = same_size(net)
+    for part in parts:
+        height, width = part.window.shape
+        if round_up(min(height, width), whole.stride) < whole.geometry.least:
+            raise InputError(
+                f"the network takes sides of at least {whole.geometry.least} px, got {width} x {height} in "
+                f"{part.source.image}; leave it out, or make a mosaic of it and its neighbours"
+            )
 
 
 def evaluate(

@@ -14,6 +14,7 @@ from torch import nn
 
 from tiler.spec import ModelSpec, default_classes
 from train.conclusion import RESULT, conclude, said
+from train.evaluate import check_parts
 from train.freezing import check_freezable
 from train.loop import Loop
 from train.machine import Machine
@@ -93,6 +94,7 @@ def new_loop(
         f"network: {options.preset}, stride {spec.stride}, halo {spec.halo}, "
         f"{summary(net, options.crop // net.scale)}; {machine}"
     )
+    check_parts(net, (*data.split.val, *data.split.test))
     crops = new_crops(options, spec, data)
     return Loop(counted(options, data.split), machine, net, spec, crops, data.split.val, outdir)
 
@@ -145,5 +147,7 @@ def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
         resolution=resolution,
         # Where pixels have a size on the ground, that says more than what was done to make them so.
         resize=options.resize if resolution is None else None,
+        source_bands=options.bands or (),
+        nodata=options.nodata,
         attribution=options.attribution,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tiler.cli.options import NUMBER
+from tiler.reading import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +96,8 @@ def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
         trained = f"whole pictures, each brought to {spec.resize}"
     return [
         ("bands", ", ".join(spec.bands)),
+        *([("  read from", f"bands {in_words(spec.source_bands)} of a raster")] if spec.source_bands else []),
+        *([("nodata", f"{spec.nodata:g}, over what a file says")] if spec.nodata is not None else []),
         ("classes", ", ".join(c.name for c in spec.classes)),
         ("returns", spec.activation),
         ("scale", _numbers(spec.scale)),

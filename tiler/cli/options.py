@@ -23,6 +23,7 @@ from tiler.options import (
     parse_bytes,
     parse_shard,
 )
+from tiler.reading import FILE
 from tiler.vector.options import FORMATS
 
 if TYPE_CHECKING:
@@ -63,11 +64,16 @@ def _resolution(text: str) -> float | str:
     return text if text == "native" else _number(text)
 
 
+def _nodata(text: str) -> float | str:
+    return text if text == FILE else float(text)
+
+
 NUMBER = Parsed("a number like 0.5", _number)
 NUMBERS = Parsed("numbers like 1/255 or 0.5,0.4,0.3", _numbers)
 BANDS = Parsed("band numbers like 4,3,2", lambda text: tuple(int(part) for part in text.split(",")))
 NAMES = Parsed("names like water,land", lambda text: tuple(part.strip() for part in text.split(",")))
 SIZE = Parsed("a size like 2GB", parse_bytes)
+NODATA = Parsed("a number, or file", _nodata)
 RESOLUTION = Parsed("metres per pixel, or native", _resolution)
 SHARD = Parsed("a shard like 2/4", parse_shard)
 EXISTING = click.Path(path_type=Path)
@@ -187,9 +193,17 @@ _OPTIONS = (
         show_default=True,
         help="The output's pixel grid; auto: model, or source where whole pictures are resized.",
     ),
-    click.option("--bands", type=BANDS, metavar="N,N..", help="Band numbers in the model's order."),
     click.option(
-        "--nodata", type=float, metavar="VALUE", help="Value of invalid pixels, over what the file says."
+        "--bands",
+        type=BANDS,
+        metavar="N,N..",
+        help="Band numbers in the model's order  [default: as it was trained]",
+    ),
+    click.option(
+        "--nodata",
+        type=NODATA,
+        metavar="VALUE",
+        help='Value of invalid pixels over what the file says, or "file"  [default: as it was trained]',
     ),
     click.option("--mask", metavar="FILE", help="Polygons or a raster; tiles outside are not computed."),
     click.option(

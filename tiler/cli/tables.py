@@ -121,6 +121,7 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
             ("runs on", job.model.device),
             ("fed to network", f"{info.width} x {info.height} px, {info.bands} bands"),
             ("pixels", pixels_made(info)),
+            *([("as trained", job.as_trained)] if job.as_trained else []),
             *_tissue(None if job.tissue is None else job.tissue.facts()),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),

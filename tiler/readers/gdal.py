@@ -26,7 +26,7 @@ from tiler.readers.checksum import BlockChecksums
 from tiler.readers.ground import pixel_size
 from tiler.readers.layout import ONE_STRIP, BlockShape, is_split
 from tiler.readers.palette import Palette
-from tiler.readers.source import Source, as_rasterio, structure
+from tiler.readers.source import NoSuchBandError, Source, as_rasterio, structure
 from tiler.readers.watch import damage_watch
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ class GdalRaster(Blockwise):
         name = self.source.name
         missing = [b for b in self.bands if b not in dataset.indexes]
         if missing or not self.bands:
-            raise InputError(f"{name} has bands 1 to {dataset.count}, got {missing or 'none'}; see --bands")
+            raise NoSuchBandError(
+                f"{name} has bands 1 to {dataset.count}, got {missing or 'none'}; see --bands"
+            )
         odd = sorted({dataset.dtypes[b - 1] for b in self.bands} - set(self.source.dtypes))
         if odd:
             raise InputError(f"pixels are {', '.join(self.source.dtypes)}, got {', '.join(odd)} in {name}")

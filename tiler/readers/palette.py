@@ -9,6 +9,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from tiler.errors import InputError
+from tiler.readers.source import NoSuchBandError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Palette:
         bands = bands or COLOURS
         missing = [band for band in bands if band not in COLOURS]
         if missing:
-            raise InputError(
+            raise NoSuchBandError(
                 f"{name} has bands 1 to {len(COLOURS)}, the colours of its table, got {missing}; see --bands"
             )
         colours_CN = table_N4[:, [band - 1 for band in bands]].T.astype(np.uint8)

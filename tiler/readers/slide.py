@@ -29,6 +29,7 @@ from tiler.pixels import Pixels
 from tiler.ports import RasterInfo
 from tiler.readers.blockwise import Blockwise, UnreadableError
 from tiler.readers.layout import LARGEST_BLOCK, BlockShape
+from tiler.readers.source import NoSuchBandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -231,7 +232,7 @@ class SlideRaster(Blockwise):
         self.facts = self._first_facts(openslide) if self.opened is None else self.opened.facts
         self._bands = self.told or (1, 2, 3)
         if not set(self._bands) <= {1, 2, 3}:
-            raise InputError(f"{self.path} has bands 1 to 3, got {self._bands}; see --bands")
+            raise NoSuchBandError(f"{self.path} has bands 1 to 3, got {self._bands}; see --bands")
         self.full = self.facts.size(0)
         self.overviews = tuple(map(self.facts.size, range(self.number + 1, len(self.facts.levels))))
         # A slide that is cropped, or stitched, begins anywhere in its tiles.

@@ -66,6 +66,10 @@ class UnopenedError(InputError):
     """No driver can open it; of an address, perhaps for lack of an answer."""
 
 
+class NoSuchBandError(InputError):
+    """A band was asked for that is not there; the message ends with the option that asks for bands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Which pixels of a file are meant."""
