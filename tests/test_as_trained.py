@@ -175,6 +175,9 @@ def test_plan_run_and_inspect_say_it(tmp_path, capsys):
     words = "bands 4,2,1 and nodata 7 over what the file says"
     assert run_command(tiler_command, ["plan", str(image), str(model)]) == 0
     assert words in " ".join(capsys.readouterr().out.split())
+    archive = ["batch", str(model), str(tmp_path / "out"), str(image), "--dry-run"]
+    assert run_command(tiler_command, archive) == 0
+    assert words in " ".join(capsys.readouterr().out.split())
     assert run_command(tiler_command, ["segment", str(image), str(model), str(tmp_path / "map.tif")]) == 0
     assert f"as the model was trained: {words}" in capsys.readouterr().err
     report = json.loads((tmp_path / "map.report.json").read_text())

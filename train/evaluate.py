@@ -165,7 +165,7 @@ class Examiner:
 
 
 def check_parts(net: Network, parts: Iterable[Part]) -> None:
-    """Refuse what the network is too small a piece for, even when it is mirrored up to the stride.
+    """Refuse parts that are too small for the network even when they are mirrored up to the stride.
 
     Raises
     ------

@@ -100,9 +100,10 @@ def _preview(batch: Batch, workers: int) -> None:
     from tiler.batch.run import choose
     from tiler.cli.tables import print_pairs
     from tiler.memory import in_words
+    from tiler.reading import Reading
 
-    tasks = choose(batch, batch.record())
-    found = list(preview(tasks, load_model(batch.model, batch.options)))
+    tasks, model = choose(batch, batch.record()), load_model(batch.model, batch.options)
+    found, as_trained = list(preview(tasks, model)), Reading.of(batch.options, model.spec).as_trained
     failed = [one for one in found if one.status == "failed"]
     for one in failed:
         click.echo(f"failed {one.task.name}: {one.reason}")
@@ -116,6 +117,7 @@ def _preview(batch: Batch, workers: int) -> None:
             ("rasters", f"{len(found):,}, of {len(batch.part):,}"),
             ("failed", f"{len(failed):,} cannot be opened, or not for this model"),
             ("done already", f"{sum(one.status == 'already' for one in found):,}"),
+            *([("as trained", as_trained)] if as_trained else []),
             *([("only polygons", f"{left:,} maps are done already")] if left else []),
             ("to compute", f"{sum(one.pixels for one in found if one.tiles):,} pixels"),
             ("tiles", f"{sum(one.tiles for one in found):,}"),
