@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "evaluate": ("tiler.cli.compare:evaluate", "IoU, Dice... of a prediction against ground truth."),
     "bench": ("tiler.cli.bench:bench", "How fast it is here, and where the time goes."),
     "labels": ("train.data.command:labels", "What labels hold, before training on them."),
+    "augment": ("train.data.copies_command:augment", "Write augmented copies of labelled images."),
     "train": ("train.cli:main", "Train a U-Net on your labels."),
     "export": ("export.cli:main", "Turn a trained checkpoint into ONNX."),
     "demo": ("tiler.cli.demo:demo", "The shipped scene and model, end to end."),
