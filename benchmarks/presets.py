@@ -85,7 +85,11 @@ SETS = (
         "79 aerial chips of Kampala and Zanzibar, 512 px (OpenAerialMap CC BY, OpenStreetMap ODbL)",
         ("background", "building"),
         "building",
-        ("--data", "{data}/labelled/voc_buildings"),
+        # Not as VOC lists, which have no test part.
+        (
+            *("--images", "{data}/labelled/voc_buildings/JPEGImages"),
+            *("--masks", "{data}/labelled/voc_buildings/SegmentationClass"),
+        ),
     ),
     Labelled(
         "clouds",
