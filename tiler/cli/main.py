@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "plan": ("tiler.cli.segment:plan", "Say what segment would do: tiles, memory, time."),
     "inspect": ("tiler.cli.inspect:inspect", "What a model or a raster says about itself."),
     "polygons": ("tiler.cli.polygons:polygons", "A label raster as polygons, for GIS or QuPath."),
+    "picture": ("train.report.picture_command:picture", "A map drawn on its image."),
     "compare": ("tiler.cli.compare:compare", "Agreement of two label rasters."),
     "evaluate": ("tiler.cli.compare:evaluate", "IoU, Dice... of a prediction against ground truth."),
     "bench": ("tiler.cli.bench:bench", "How fast it is here, and where the time goes."),
