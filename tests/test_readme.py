@@ -53,7 +53,7 @@ def test_commands_that_others_are_led_to_are_understood(line, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     name, *words = shlex.split(re.sub(f"^.*? (?={CALLED} )", "", line.replace("...", "ground,thing")))
     command = tiler.get_command(None, name)
-    context = command.make_context(name, words)
+    context = command.make_context(name, list(words))
     if name == "train" and words[0] == "run":
         with pytest.raises(TilerError, match=r"is a folder|is a CSV file"):
             command.invoke(context)
