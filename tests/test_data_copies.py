@@ -160,6 +160,7 @@ def test_bad_usage_is_one_line(folder, tmp_path, capsys):
     refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--copies", "0"], "copies")
     refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--preset", "none"], "preset")
     refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--bands", "1"], "--bands")
+    refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--independent"], "one class per pixel")
     refused(capsys, tiler, ["augment", tmp_path / "o", *told[:4]], "two classes", "255")
     grey = tmp_path / "grey"
     grey.mkdir()

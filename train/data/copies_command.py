@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from tiler.cli.options import config_option
-from tiler.errors import MissingError
+from tiler.errors import MissingError, UsageError
 from train.data.options import AugmentOptions, DataOptions
 from train.flags import flags
 from train.recipes import with_recipe
 
-LEFT_OUT = ("pair", "independent", "bands", "rgb", "nodata", "resolution", "mpp", "resize")
-"""Of the data's options: copies are of whole images as they are in their files, one class per pixel."""
+LEFT_OUT = ("pair", "bands", "rgb", "nodata", "resolution", "mpp", "resize")
+"""Of the data's options: copies are of whole images as they are in their files."""
 OFFERED = [f.name for f in (*fields(DataOptions), *fields(AugmentOptions)) if f.name not in LEFT_OUT]
 
 
@@ -35,6 +35,11 @@ def augment(outdir: Path, copies: int, **told: Any) -> None:  # noqa: ANN401
 
     `tiler train` needs no copies: it augments every sample anew.
     """
+    if told["independent"]:
+        raise UsageError(
+            "copies have one class per pixel, got --independent; train on the originals, whose samples are "
+            "augmented there"
+        )
     options = with_recipe({name: value for name, value in told.items() if value not in (None, ())})
     try:
         from train.data.augment import Augment
@@ -46,9 +51,9 @@ def augment(outdir: Path, copies: int, **told: Any) -> None:  # noqa: ANN401
     from train.data.survey import survey
 
     check_free(outdir)
-    told_of_data = options.data_options()
-    library = Library(told_of_data.legend())
-    items, split = divided(find_data(told_of_data), told_of_data), split_data(told_of_data, library)
+    wanted = options.data_options()
+    library = Library(wanted.legend())
+    items, split = divided(find_data(wanted), wanted), split_data(wanted, library)
     found = survey(split, library, options.classes)
     changes = Augment(options.augment_options())
     changes.check(library.info(split.train[0].source))
