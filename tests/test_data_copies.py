@@ -157,6 +157,7 @@ def test_light_changes_copies_as_it_does_samples(folder):
 def test_bad_usage_is_one_line(folder, tmp_path, capsys):
     told = ["--data", folder, "--classes", "background,building", "--coding", ">127"]
     refused(capsys, tiler, ["augment", folder, *told], "OUTDIR", "name another")
+    refused(capsys, tiler, ["augment", ".", *told], "OUTDIR", "name another")
     refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--copies", "0"], "copies")
     refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--preset", "none"], "preset")
     refused(capsys, tiler, ["augment", tmp_path / "o", *told, "--bands", "1"], "--bands")

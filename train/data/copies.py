@@ -102,15 +102,15 @@ def stored(pixels_CHW: NDArray[np.float32], spec: ModelSpec, dtype: DTypeLike) -
 
 
 def check_free(outdir: Path) -> None:
-    """Refuse a folder that holds something: copies of copies would be the next step.
+    """Refuse a folder that is there: copies of copies would be the next step.
 
     Raises
     ------
     UsageError
-        if there is something.
+        if it is.
     """
-    if outdir.exists() and not (outdir.is_dir() and not any(outdir.iterdir())):
-        raise UsageError(f"OUTDIR is new, or an empty folder, got {outdir}; name another")
+    if outdir.exists():
+        raise UsageError(f"OUTDIR is a new folder, got {outdir}, which is there; name another")
 
 
 def write_copies(
@@ -121,7 +121,7 @@ def write_copies(
     Parameters
     ----------
     outdir
-        A folder that is not there yet, or empty.
+        A folder that is not there yet.
     items
         The originals, each with its part.
     parts
@@ -158,8 +158,6 @@ def write_copies(
             made.append(Item(image, str(labels), "train", coding="index"))
     write_manifest(partial / PARTS, [*items, *made])
     with writing(outdir):
-        if outdir.exists():
-            outdir.rmdir()
         partial.rename(outdir)
     return len(made)
 
