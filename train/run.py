@@ -73,8 +73,6 @@ def train(
 
     data = find_data(options)
     say(data_summary(data.split, data.found, options))
-    if options.resize is not None:
-        say(f"pictures are learnt from at --resize {options.resize}: it maps pictures that are resized alike")
     loop = new_loop(options, outdir, machine, data, say)
     machine.wait()  # all have looked at the folder before one writes to it
     if machine.first:
@@ -132,6 +130,8 @@ def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
     scale = 1 / 255 if info.dtype == "uint8" else 1.0
     numbers = options.bands or range(1, info.bands + 1)
     whole = same_size(net)
+    ground = float(f"{sum(info.ground) / 2:.6g}") if info.ground else None
+    resolution = options.resolution or ground
     return ModelSpec(
         bands=tuple(f"band {number}" for number in numbers),
         classes=default_classes(options.classes),
@@ -142,6 +142,8 @@ def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
         halo=whole.halo,
         exact=whole.exact,
         activation="sigmoid" if options.independent else "logits",
-        resolution=options.resolution or (float(f"{sum(info.ground) / 2:.6g}") if info.ground else None),
+        resolution=resolution,
+        # Where pixels have a size on the ground, that says more than what was done to make them so.
+        resize=options.resize if resolution is None else None,
         attribution=options.attribution,
     )

@@ -73,7 +73,9 @@ def picture(
     found = replace(found, classes=colored(found.classes, palette))
     share = min(1.0, longest / max(found.info.height, found.info.width))
     height, width = (max(1, round(side * share)) for side in (found.info.height, found.info.width))
-    content = png(drawn(open_coarse(image, height, width, bands=bands), found, kind, height, width))
+    content = png(
+        drawn(open_coarse(image, height, width, bands=bands, colours=True), found, kind, height, width)
+    )
     try:
         write_whole(destination, content)
     except OSError as error:
@@ -122,9 +124,8 @@ def _small(labels: Labels, height: int, width: int) -> NDArray[np.uint8]:
 
     import numpy as np
 
-    from tiler.geometry import Window
+    from tiler.geometry import Window, nearest
     from tiler.kernels import NODATA
-    from tiler.open import nearest
     from tiler.readers.gdal import GdalRaster
     from tiler.readers.resampled import NearestRaster
     from tiler.readers.source import LABEL_DTYPES, Source
