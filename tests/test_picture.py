@@ -76,6 +76,18 @@ def test_large_maps_become_small_pictures_and_any_bands_are_seen(place):
     assert read(place / "out.png").shape == (3, 20, 30)
 
 
+def test_an_image_with_a_colour_table_is_seen_in_its_colours(place):
+    (labels_HW,) = read(place / "map.tif")
+    with rasterio.open(place / "p.png", "w", driver="PNG", count=1, height=40, width=60, dtype="uint8") as f:
+        f.write(np.ones((1, 40, 60), np.uint8))
+        f.write_colormap(1, {0: (0, 0, 0), 1: (10, 20, 30)})
+    words = [place / "p.png", place / "map.tif", place / "out.png", "--kind", "cutout"]
+    assert run_command(tiler, ["picture", *map(str, words)]) == 0
+    drawn_3HW = read(place / "out.png")
+    assert (drawn_3HW[:, labels_HW == 1].T == (10, 20, 30)).all()
+    assert not drawn_3HW[:, labels_HW == 0].any()
+
+
 def test_masks_of_other_programs_are_drawn_when_their_classes_are_named(place, capsys):
     write(place / "mask.png", blocks(40, 60)[1])
     words = ["picture", place / "scene.png", place / "mask.png", place / "out.png"]

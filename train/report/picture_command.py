@@ -73,15 +73,12 @@ def picture(
     found = replace(found, classes=colored(found.classes, palette))
     share = min(1.0, longest / max(found.info.height, found.info.width))
     height, width = (max(1, round(side * share)) for side in (found.info.height, found.info.width))
-    content = png(
-        drawn(open_coarse(image, height, width, bands=bands, colours=True), found, kind, height, width)
-    )
+    seen = open_coarse(image, height, width, bands=bands, colours=True)
+    content = png(drawn(seen, found, kind, height, width))
     try:
         write_whole(destination, content)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {destination}: {error.strerror}; make room or name another"
-        ) from None
+        raise OutputError(f"cannot write {destination}: {error.strerror}; name another") from None
 
 
 def drawn(image: Raster, labels: Labels, kind: str, height: int, width: int) -> NDArray[np.uint8]:
