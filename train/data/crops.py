@@ -78,11 +78,7 @@ class Crops(Dataset[Sample]):
         if self.balance and self.classes is None:
             raise UsageError("balance needs to know where the classes are; pass the survey's map")
         info = self.library.info(self.parts[0].source)
-        if self.augment.options.colours and (info.bands != 3 or info.dtype != np.uint8):
-            raise UsageError(
-                f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of "
-                f"{info.dtype}; give 0 for each of them, or --rgb for grey pictures"
-            )
+        self.augment.check(info)
         if self.class_weights and self.library.legend.independent:
             raise UsageError("weights of classes are for classes that exclude each other, not --independent")
         areas = [part.window.area for part in self.parts]
