@@ -130,8 +130,7 @@ def open_for_model(
     damage: DamageLog | None = None,
     native: Raster | None = None,
 ) -> Raster:
-    """Open a raster as a model was trained, unless told otherwise: the same bands and nodata, at its
-    resolution, or resized whole.
+    """Open a raster as a model was trained, unless told otherwise: bands, nodata, resolution or resizing.
 
     Parameters
     ----------
