@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
@@ -17,34 +16,15 @@ from train.cli import main  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.recipes import RECIPES, with_recipe  # noqa: E402
 from train.run import train  # noqa: E402
-from training_data import write_images  # noqa: E402
+from training_data import SMALL, five_pictures, read_log  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-TOLD = {
-    "classes": ("background", "building"),
-    "width": 4,
-    "depth": 1,
-    "crop": 32,
-    "batch": 2,
-    "epochs": 2,
-    "crops_per_epoch": 16,
-    "lr": 0.02,
-    "average": 0.0,
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
-}
+TOLD = {**SMALL, "batch": 2, "epochs": 2, "crops_per_epoch": 16, "average": 0.0}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    images, masks = write_images(tmp_path_factory.mktemp("pictures"), [(64, 64)] * 5)
-    return {"images": str(images), "masks": str(masks), "val": 0.2, "test": 0.2}
-
-
-def log(outdir):
-    with (outdir / "log.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return five_pictures(tmp_path_factory.mktemp("pictures"), 64)
 
 
 def run(folders, outdir, **more):
@@ -52,7 +32,8 @@ def run(folders, outdir, **more):
     told = {k: v for k, v in {**TOLD, **folders, **more}.items() if v is not None}
     said = []
     result = train(TrainOptions(**told), outdir, say=said.append)
-    return result, log(outdir), said
+    rows = [{name: float(value) for name, value in row.items()} for row in read_log(outdir)]
+    return result, rows, said
 
 
 KINDS = {

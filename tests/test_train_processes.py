@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -15,24 +14,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from train.checkpoint import load_checkpoint  # noqa: E402
-from training_data import flags, write_images, write_pair  # noqa: E402
+from training_data import SMALL, flags, read_log, write_images, write_pair  # noqa: E402
 from training_processes import Run, free_port, together  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 ROOT = Path(__file__).parents[1]
-TOLD = {
-    "classes": ("background", "building"),
-    "depth": 1,
-    "width": 4,
-    "crop": 32,
-    "batch": 4,
-    "epochs": 6,
-    "crops_per_epoch": 12,
-    "lr": 0.02,
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
-}
+TOLD = {**SMALL, "batch": 4, "epochs": 6, "crops_per_epoch": 12}
 SAME = ("metrics.json", "best/model.safetensors", "last/model.safetensors", "best/spec.json")
 
 
@@ -47,11 +34,6 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     images, masks = write_images(root, [(40 + 8 * i, 64) for i in range(7)])
     return {"images": str(images), "masks": str(masks), "val": 0.45, "test": 0.3}
-
-
-def log(outdir):
-    with (outdir / "log.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 # --- kills
@@ -74,7 +56,7 @@ def killed_and_resumed(told, outdir, kills, seed):
 
 def but_for_times(outdir):
     """The log, but for what no two runs share."""
-    return [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in log(outdir)]
+    return [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in read_log(outdir)]
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -91,7 +73,7 @@ def test_killed_at_random_it_ends_with_the_very_same_weights(pair, tmp_path, kil
     for name in (*SAME, "epoch-0004/model.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert but_for_times(killed) == but_for_times(whole)
-    assert len({row["lr"] for row in log(whole)}) > 1  # the plateau was met
+    assert len({row["lr"] for row in read_log(whole)}) > 1  # the plateau was met
     assert {p.name for p in killed.iterdir()} == {p.name for p in whole.iterdir()}
 
 
@@ -111,7 +93,7 @@ def test_two_processes_are_one(folders, tmp_path, more):
     assert any("2 processes" in line for line in first)
     assert second == []  # only the first prints
 
-    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert len(one) == len(two) == 4
     for a, b in zip(one, two, strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
@@ -166,7 +148,7 @@ def test_two_processes_freeze_and_thaw_as_one(folders, tmp_path):
     said, code = Run(told, tmp_path / "one").end()
     assert code == 0, said
     assert [code for _, code in together(2, told, tmp_path / "two")] == [0, 0]
-    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+    for a, b in zip(read_log(tmp_path / "one"), read_log(tmp_path / "two"), strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
 
 

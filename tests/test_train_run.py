@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pickle
 import shutil
@@ -24,21 +23,9 @@ from train.cli import main  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
-from training_data import flags, write_images, write_pair  # noqa: E402
+from training_data import SMALL, flags, read_log, write_images, write_pair  # noqa: E402
 
-TOLD = {
-    "classes": ("background", "building"),
-    "depth": 1,
-    "width": 4,
-    "crop": 32,
-    "batch": 2,
-    "epochs": 8,
-    "crops_per_epoch": 8,
-    "lr": 0.02,
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
-}
+TOLD = {**SMALL, "batch": 2, "epochs": 8, "crops_per_epoch": 8}
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +70,6 @@ def test_the_spec_tells_how_the_network_is_fed(finished):
     assert all(0 < m < 1 for m in spec.mean)
     assert spec.resolution == pytest.approx(0.5, rel=0.01)
     assert [c.name for c in spec.classes] == ["background", "building"]
-
-
-def read_log(outdir):
-    """Rows of log.csv."""
-    with (outdir / "log.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def without_seconds(outdir):
