@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from train.cli import main  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
+from train.writing import write_whole  # noqa: E402
 from training_data import SMALL, flags, read_log, write_images, write_pair  # noqa: E402
 
 TOLD = {**SMALL, "batch": 2, "epochs": 8, "crops_per_epoch": 8}
@@ -113,6 +115,69 @@ def test_a_swap_cut_in_two_is_undone(tmp_path):
     recover(tmp_path / "last")
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
     assert load_checkpoint(tmp_path / "last")[1] == spec
+
+
+class Disk:
+    """Which files and folders were synced, as they are, before something gets its name."""
+
+    def __init__(self, patch):
+        self.synced = set()
+        patch.setattr("os.fsync", self.sync)
+
+    def sync(self, descriptor):
+        self.synced.add(self.state(os.fstat(descriptor)))
+
+    def state(self, stat):
+        return stat.st_ino, stat.st_mtime_ns
+
+    def holds(self, path):
+        """A file, or a folder with all that is in it."""
+        return all(self.state(p.stat()) in self.synced for p in (path, *path.rglob("*")))
+
+
+def test_what_gets_its_name_is_on_the_disk(tmp_path, monkeypatch):
+    """So that a power cut, too, leaves the old or the new: checkpoints before they are swapped, and files."""
+    disk, named = Disk(monkeypatch), []
+
+    def spied(plain):
+        def rename(path, target):
+            if path.name.endswith(".partial"):
+                named.append(Path(target).name)
+                assert disk.holds(path), path
+            return plain(path, target)
+
+        return rename
+
+    monkeypatch.setattr(Path, "rename", spied(Path.rename))
+    monkeypatch.setattr(Path, "replace", spied(Path.replace))
+    for state in ({"epoch": 1}, {"epoch": 2}):
+        save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), state)
+        assert disk.holds(tmp_path / "last")
+    write_whole(tmp_path / "metrics.json", b"{}")
+    assert named == ["last", "last", "metrics.json"]
+    assert disk.state(tmp_path.stat()) in disk.synced
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_sync_that_fails_leaves_the_old_checkpoint_or_the_new(tmp_path, monkeypatch, nth):
+    """The n-th one: four files, their folder, and the folder that names it."""
+    save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), {"epoch": 1})
+    calls, plain = [], os.fsync
+
+    def fail(descriptor):
+        calls.append(descriptor)
+        if len(calls) == nth:
+            raise OSError(5, "Input/output error")
+        plain(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(OutputError, match="Input/output error") as error:
+            save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), {"epoch": 2})
+    assert "\n" not in str(error.value)
+    recover(tmp_path / "last")
+    assert load_state(tmp_path / "last") == {"epoch": 1 if nth < 6 else 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
 def some_spec() -> ModelSpec:
