@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +18,7 @@ from train.cli import main  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.recipes import RECIPES, with_recipe  # noqa: E402
 from train.run import train  # noqa: E402
-from training_data import SMALL, five_pictures, read_log  # noqa: E402
+from training_data import SMALL, five_pictures, flags, read_log  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 TOLD = {**SMALL, "batch": 2, "epochs": 2, "crops_per_epoch": 16, "average": 0.0}
@@ -302,6 +304,31 @@ def test_a_run_tells_its_options_in_full(folders, tmp_path):
     options.check_same(again)
     assert again["lr"] == 0.5
     assert json.loads(json.dumps(again["class_weights"])) == [1.0, 2.0]
+
+
+def test_a_file_of_defaults_goes_before_a_recipe(folders, tmp_path):
+    """Its empty lists, too: else the recipe's own class weights would stay."""
+    told = {**folders, "classes": ("a", "b"), "preset": "wzm", "loss": "ce+dice-image", "crop": 32}
+    defaults = TrainOptions(classes=("a", "b"), images="i", masks="m").to_toml().splitlines()
+    (tmp_path / "c.toml").write_text(
+        "\n".join(line for line in defaults if line.partition(" = ")[0] not in told)
+    )
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.run.train", lambda options, *_, **__: made.append(options))
+        assert run_command(main, [str(tmp_path), "--config", str(tmp_path / "c.toml"), *flags(told)]) == 0
+    assert made == [TrainOptions(**told)]
+    assert "class_weights" in RECIPES["wzm"]
+
+
+def test_a_run_of_before_lists_were_written_is_carried_on():
+    """Its options.toml lacks those that are empty."""
+    options = TrainOptions(classes=("a", "b"), images="i", masks="m")
+    lines = [line for line in options.to_toml().splitlines() if not line.endswith("= []")]
+    assert len(lines) < len(options.to_toml().splitlines())
+    options.check_same(tomllib.loads("\n".join(lines)))
+    with pytest.raises(UsageError, match="--nodata was not given, got 0"):
+        replace(options, nodata=0.0).check_same(tomllib.loads("\n".join(lines)))
 
 
 @pytest.mark.slow

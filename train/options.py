@@ -339,7 +339,7 @@ class TrainOptions:
 
     def to_toml(self) -> str:
         """One ``key = value`` line per option that is set; the file can be given as ``--config``."""
-        return to_toml({name: value for name, value in asdict(self).items() if value != ()})
+        return to_toml(asdict(self))
 
     def check_same(self, before: dict[str, Any]) -> None:
         """Refuse to carry on a run that began with other options, as its file holds them.
@@ -360,8 +360,9 @@ class TrainOptions:
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether two values are equal; NaN, which nodata may be, is here equal to itself."""
-    return one == other or (one != one and other != other)  # noqa: PLR0124
+    """Whether two values are equal: NaN, which nodata may be, to itself, and an empty list to none at all."""
+    nothing = one in (None, []) and other in (None, [])
+    return nothing or one == other or (one != one and other != other)  # noqa: PLR0124
 
 
 def _flag(name: str) -> str:

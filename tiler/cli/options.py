@@ -39,13 +39,13 @@ class Parsed(_ParamType):
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name = name
-        self._read = read
+        self.read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read text; a configuration file gives numbers and lists as they are."""
         text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         try:
-            return self._read(text)
+            return self.read(text)
         except (ValueError, ZeroDivisionError) as error:
             reason = str(error) if isinstance(error, TilerError) else f"{text!r} is not {self.name}"
             self.fail(reason, param, ctx)
