@@ -15,7 +15,7 @@ from torch import nn  # noqa: E402
 from tiler.errors import InputError, OutOfMemoryError, UsageError  # noqa: E402
 from train.average import Average  # noqa: E402
 from train.freezing import batch_norms, check_freezable, set_frozen, set_training  # noqa: E402
-from train.loop import Awaited, epoch_seed  # noqa: E402
+from train.loop import Awaited, epoch_seed, readers_alive  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.progress import Progress  # noqa: E402
@@ -237,7 +237,7 @@ def test_a_reader_that_was_killed_is_one_line(raised, kind):
         raise raised
         yield
 
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(RuntimeError) as error, readers_alive():
         list(Awaited(items()))
     assert type(error.value) is kind
 

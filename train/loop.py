@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,7 +94,8 @@ class Loop:
         while len(self.progress.epochs) in stage.epochs and not self.stopped:
             keys.epoch = epoch = len(self.progress.epochs)
             batches = tqdm(loader, f"epoch {epoch + 1}", total=stage.steps, leave=False, disable=hidden)
-            self._epoch(epoch, Awaited(batches))
+            with readers_alive():
+                self._epoch(epoch, Awaited(batches))
             say(self.progress.epochs[-1].line(self.options.epochs, self.options.classes))
 
     def loader(self, stage: Stage) -> tuple[Keys, DataLoader[Any]]:
@@ -256,13 +258,32 @@ def _next(items: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever they are
         # PyTorch puts the traceback before what was said.
         said = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         raise type(error)(said) from None
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+    except (ConnectionError, EOFError) as error:
+        raise _reader_ended(error) from None
+
+
+@contextmanager
+def readers_alive() -> Iterator[None]:
+    """Make one line of a reading process that is killed; PyTorch raises it wherever this one happens to be.
+
+    Raises
+    ------
+    OutOfMemoryError
+        if it was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
             raise
-        raise OutOfMemoryError(
-            f"processes that read crops live as long as the run, got one that was ended ({one_line(error)}), "
-            "maybe for want of memory; use fewer --workers, or 0, and run again to carry on"
-        ) from None
+        raise _reader_ended(error) from None
+
+
+def _reader_ended(error: Exception) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"processes that read crops live as long as the run, got one that was ended ({one_line(error)}), "
+        "maybe for want of memory; use fewer --workers, or 0, and run again to carry on"
+    )
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:

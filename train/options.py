@@ -187,7 +187,7 @@ class TrainOptions:
     recompute: bool = told(False, "Compute activations twice, to save memory.", RUN)
     device: str = told("auto", "Where to compute.", RUN, choices=("auto", "cpu", "cuda"))
     threads: int | None = told(None, "CPU threads.  [as PyTorch chooses]", RUN)
-    workers: int = told(0, "Processes that read crops.", RUN)
+    workers: int = told(0, "Processes that read crops; they share 1 GiB.", RUN)
     tta: bool = told(False, "The final evaluation averages over flips and turns.", RUN)
     report: bool = told(True, "Write OUTDIR/report too: tables, charts, pictures.", RUN)
     palette: str = told("own", "Colours of the report.", RUN, choices=PALETTES)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from train.data.legend import Legend
 
 CACHE_BYTES: Final = 2**30
-"""Memory for decoded blocks, in each process that reads samples."""
+"""Memory for decoded blocks, of a process or of all that read samples for it."""
 OPEN_AT_ONCE: Final = 32
 """Images kept open; folders may hold more than a process may open files."""
 
