@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 torch = pytest.importorskip("torch")
 
@@ -25,7 +27,16 @@ from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.writing import write_whole  # noqa: E402
-from training_data import SMALL, flags, read_log, write_images, write_pair  # noqa: E402
+from training_data import (  # noqa: E402
+    PLACE,
+    SMALL,
+    five_pictures,
+    flags,
+    read_log,
+    write,
+    write_images,
+    write_pair,
+)
 
 TOLD = {**SMALL, "batch": 2, "epochs": 8, "crops_per_epoch": 8}
 
@@ -259,6 +270,62 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
     (masks / "0.png").replace(masks / "9.png")
     with pytest.raises(UsageError, match=r"data that it began with.*--overwrite"):
         run.train(options, tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_other_labels_are_refused(tmp_path, monkeypatch, part):
+    """Of the same pixels: one pixel of one mask is of another class."""
+    options = TrainOptions(**{**TOLD, "epochs": 1}, **five_pictures(tmp_path, 32))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "conclude", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(options, tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):  # nothing has changed
+            run.train(options, tmp_path / "run")
+    mask = getattr(run.find_data(options).split, part)[0].source.labels.path
+    with rasterio.open(mask) as dataset:
+        raw_1HW = dataset.read()
+    raw_1HW[0, 0, 0] ^= 1
+    write(mask, raw_1HW)
+    with pytest.raises(UsageError, match=rf"the {part} part has others now.*--overwrite") as error:
+        run.train(options, tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_labels_are_told_apart_by_what_is_learnt_from(tmp_path):
+    """The same under another name or coding; other objects only where gaps between them count."""
+    numbered_1HW = np.arange(48 * 200, dtype=np.uint16).reshape(1, 48, 200) // 200 % 3
+    image, mask = write_pair(tmp_path, 48, 200)
+
+    def digest(raw_1HW, **told):
+        write(mask, raw_1HW, **PLACE)
+        options = TrainOptions(**TOLD, pair=((str(image), str(mask)),), **told)
+        return run.look_at(run.find_data(options), options).labels
+
+    objects = {"coding": "instances"}
+    plain = digest(numbered_1HW, **objects)
+    assert digest((numbered_1HW > 0).astype(np.uint8)) == plain
+    assert digest(numbered_1HW[:, ::-1], **objects) == digest(5 * numbered_1HW[:, ::-1], **objects) != plain
+    gaps = {**objects, "border_weight": 10.0}
+    assert digest(numbered_1HW, **gaps) != digest(5 * numbered_1HW, **gaps)
+
+
+def test_weights_are_refused_before_the_data_is_read(pair, tmp_path, monkeypatch):
+    """A file that is not there, is none, or is of another network."""
+
+    def read(*_):
+        raise AssertionError("the data was read first")
+
+    monkeypatch.setattr(run, "look_at", read)
+    (tmp_path / "text.pth").write_text("weights")
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    for name, words in {"none": "is there, got", "text": "state dict", "other": "choose the preset"}.items():
+        told = {**TOLD, "weights": str(tmp_path / f"{name}.pth")}
+        with pytest.raises(InputError, match=words) as error:
+            run.train(TrainOptions(**told, pair=(pair,)), tmp_path / "run")
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
 
 
 def interrupted(*_):

@@ -57,6 +57,8 @@ class Loop:
     crops: Crops
     val: Sequence[Part]
     """What chooses the best epoch."""
+    labels: dict[str, str]
+    """As `Survey` has them: a run is carried on with the same."""
     outdir: Path
     progress: Progress = field(default_factory=Progress, init=False)
     average: Average = field(init=False)
@@ -162,6 +164,7 @@ class Loop:
             "scaler": None if scaler is None else scaler.state_dict(),
             "schedule": self.learner.schedule.state(),
             "progress": self.progress.to_state(),
+            "labels": self.labels,
         }
         save_checkpoint(self.outdir / "last", self.net, self.spec, state)
         if self.board is not None:
@@ -176,7 +179,7 @@ class Loop:
         Raises
         ------
         UsageError
-            if that run learnt from other pixels.
+            if that run learnt from other pixels or labels.
         """
         last = self.outdir / "last"
         if self.machine.first:
@@ -187,9 +190,10 @@ class Loop:
         if not last.exists():
             return
         weights, before = load_checkpoint(last)
-        check_same_data(before, self.spec)
-        self.net.load_state_dict(weights.state_dict())
         state = load_state(last)
+        check_same_data(before, self.spec)
+        check_same_labels(state.get("labels", {}), self.labels)  # older runs did not note them
+        self.net.load_state_dict(weights.state_dict())
         self.average.net.load_state_dict(state["average"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.learner.schedule.load(state["schedule"])
@@ -214,6 +218,22 @@ def check_same_data(before: ModelSpec, now: ModelSpec) -> None:
             "a run is carried on with the data that it began with, the training part holds other pixels now; "
             "bring back what was there, or --overwrite to start anew"
         )
+
+
+def check_same_labels(before: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse other labels in any part: scores of epochs would not be of one thing.
+
+    Raises
+    ------
+    UsageError
+        naming the first part that has others.
+    """
+    for part, digest in before.items():
+        if now[part] != digest:
+            raise UsageError(
+                f"a run is carried on with the labels that it began with, the {part} part has others now, or "
+                "they are read otherwise; bring back what was there, or --overwrite to start anew"
+            )
 
 
 def show(board: Board, epoch: Epoch, names: tuple[str, ...]) -> None:

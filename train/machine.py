@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import distributed
 
-from tiler.errors import MissingError, UsageError
+from tiler.errors import MissingError, TilerError, UsageError
 from tiler.grid import round_up
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from train.options import TrainOptions
 
+T = TypeVar("T")
 PATIENCE: Final = timedelta(days=1)
 """How long a process waits for another, which may evaluate a large raster alone. PyTorch: ten minutes."""
 
@@ -105,6 +106,23 @@ class Machine:
     def gathered(self, items: list[Any]) -> list[Any]:
         """Those of all processes, in the order of the processes."""
         return items if self.world == 1 else list(gather_object(items))
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """Do what each process may refuse: what one refuses all do, so that the first says it and none waits.
+
+        Raises
+        ------
+        TilerError
+            that of the first process that has one.
+        """
+        try:
+            made, refused = work(), None
+        except TilerError as error:
+            made, refused = None, error
+        for refusal in self.gathered([refused]):
+            if refusal is not None:
+                raise refusal
+        return cast("T", made)
 
     def agree(self, net: nn.Module) -> None:
         """Give all processes the network of the first: batch norms have seen other samples in each."""

@@ -87,9 +87,13 @@ def load_weights(net: nn.Module, path: Path, origin: str | None = None) -> LoadR
     UsageError
         if there is no such origin.
     """
+    return fit(net, read_state(path), path, origin)
+
+
+def fit(net: nn.Module, found: Mapping[str, Tensor], path: Path, origin: str | None = None) -> LoadReport:
+    """As `load_weights`, of what `read_state` has read."""
     if origin is not None and origin not in ORIGINS:
         raise UsageError(f"an origin of weights is one of {', '.join(ORIGINS)}, got {origin!r}")
-    found = read_state(path)
     reports = [take(net, found, name) for name in ([origin] if origin else ORIGINS)]
     report = max(reports, key=lambda r: len(r.loaded))
     if not report.loaded:
