@@ -306,6 +306,41 @@ def test_a_run_tells_its_options_in_full(folders, tmp_path):
     assert json.loads(json.dumps(again["class_weights"])) == [1.0, 2.0]
 
 
+LENGTHS = ("freeze_epochs", "warmup_epochs", "floor_epochs", "tail_epochs", "step_epochs")
+
+
+@pytest.mark.parametrize("preset", sorted({n for n, r in RECIPES.items() if set(r) & set(LENGTHS)}))
+def test_a_shorter_run_has_shorter_stages(preset):
+    """Of any number of epochs, what a recipe says in epochs keeps its share, and it is said."""
+    recipe = RECIPES[preset]
+    for epochs in (1, 2, 5, recipe["epochs"] - 1):
+        said = []
+        given = {"classes": ("a", "b"), "images": "i", "masks": "m", "preset": preset, "epochs": epochs}
+        options = with_recipe(given, said.append)
+        assert len(said) == 1
+        for name in LENGTHS:
+            if name not in recipe:
+                continue
+            value, error = getattr(options, name), 0.51 if name == "freeze_epochs" else 0.001
+            assert value == pytest.approx(recipe[name] * epochs / recipe["epochs"], abs=error)
+            assert f"--{name.replace('_', '-')} {value:g}" in said[0]
+    for epochs in (recipe["epochs"], 2 * recipe["epochs"]):
+        options = with_recipe({**given, "epochs": epochs}, said.append)
+        assert len(said) == 1
+        assert all(getattr(options, name) == recipe[name] for name in LENGTHS if name in recipe)
+
+
+def test_what_is_typed_is_not_shortened():
+    given = {"classes": ("a", "b"), "images": "i", "masks": "m", "preset": "bubbliiiing-vgg", "epochs": 5}
+    with pytest.raises(UsageError, match="--freeze-epochs is 0 to --epochs 5, got 50"):
+        with_recipe({**given, "freeze_epochs": 50})
+    said = []
+    assert with_recipe({**given, "warmup_epochs": 1.0}, said.append).warmup_epochs == 1
+    assert with_recipe({**given, "schedule": "constant"}, said.append).floor_epochs == 0
+    assert "--freeze-epochs 2" in said[1]
+    assert "floor" not in said[1]
+
+
 def test_a_file_of_defaults_goes_before_a_recipe(folders, tmp_path):
     """Its empty lists, too: else the recipe's own class weights would stay."""
     told = {**folders, "classes": ("a", "b"), "preset": "wzm", "loss": "ce+dice-image", "crop": 32}

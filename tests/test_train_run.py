@@ -18,7 +18,14 @@ torch = pytest.importorskip("torch")
 
 from refusals import refused  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
-from tiler.errors import InputError, MissingError, OutputError, TilerError, UsageError  # noqa: E402
+from tiler.errors import (  # noqa: E402
+    InputError,
+    MissingError,
+    OutOfMemoryError,
+    OutputError,
+    TilerError,
+    UsageError,
+)
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
 from train import conclusion, learner, loop, run  # noqa: E402
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint  # noqa: E402
@@ -411,6 +418,31 @@ def test_bad_usage_is_one_line(capsys, pair, tmp_path):
         [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"],
         "nowhere",
     )
+
+
+def test_the_first_of_several_processes_speaks(capsys, pair, tmp_path, monkeypatch):
+    """What all refuse alike is said once; what may be one's own is said by that one."""
+    monkeypatch.setattr("train.cli.MOMENT", 0)
+    words = [str(tmp_path / "run"), "--pair", *pair]
+    monkeypatch.setenv("RANK", "1")
+    for wrong, code in (("--colour red", 2), ("--crop 31", 2), ("--device cuda", 3)):
+        if code == 3 and torch.cuda.is_available():
+            continue
+        command = [*words, "--classes", "a,b", *wrong.split()]
+        assert run_command(main, command) == code
+        assert capsys.readouterr() == ("", "")
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", "0")
+            refused(capsys, main, command, wrong.split()[0], code=code)
+
+    def raise_it(error):
+        monkeypatch.setattr(run, "train", lambda *_, **__: (_ for _ in ()).throw(error))
+
+    raise_it(OutOfMemoryError("a batch fits"))
+    refused(capsys, main, [*words, "--classes", "a,b"], "a batch fits", code=3)
+    raise_it(KeyboardInterrupt())
+    assert run_command(main, [*words, "--classes", "a,b"]) == 4
+    assert capsys.readouterr().err.strip() == ""
 
 
 def test_a_refused_run_can_be_corrected(capsys, pair, tmp_path):

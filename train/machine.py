@@ -7,6 +7,7 @@ and written is said and written by the first.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -17,11 +18,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import distributed
 
-from tiler.errors import MissingError, TilerError, UsageError
+from tiler.errors import MissingError, TilerError, UsageError, one_line
 from tiler.grid import round_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -123,6 +124,25 @@ class Machine:
             if refusal is not None:
                 raise refusal
         return cast("T", made)
+
+    @contextmanager
+    def holding_together(self) -> Iterator[None]:
+        """Make one line of another process that is lost.
+
+        Raises
+        ------
+        TilerError
+            if one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # a plain one from gloo
+            if self.world == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+                raise
+            raise TilerError(
+                f"processes of a run live as long as it does, process {self.rank} of {self.world} lost "
+                f"another ({one_line(error)}); see what that one said, and run again to carry on"
+            ) from None
 
     def agree(self, net: nn.Module) -> None:
         """Give all processes the network of the first: batch norms have seen other samples in each."""

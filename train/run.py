@@ -74,13 +74,13 @@ def train(
         say(f"{outdir} is finished; --overwrite starts anew")
         return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
-    loop, data = machine.agreed(lambda: new_loop(options, outdir, machine, say))
-    if machine.first:
-        claim(outdir, options, overwrite=overwrite)
-    loop.resume(say)
-    loop.run(say, progress=progress)
-
-    return said(say, conclude(loop, data))
+    with machine.holding_together():
+        loop, data = machine.agreed(lambda: new_loop(options, outdir, machine, say))
+        if machine.first:
+            claim(outdir, options, overwrite=overwrite)
+        loop.resume(say)
+        loop.run(say, progress=progress)
+        return said(say, conclude(loop, data))
 
 
 def new_loop(
