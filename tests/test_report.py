@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from train.evaluate import Examiner, evaluate  # noqa: E402
 from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.record import Epoch, results, write_lines  # noqa: E402
-from train.report import charts  # noqa: E402
+from train.report import charts, lettering  # noqa: E402
 from train.report.make import make_report  # noqa: E402
 from train.report.palette import colored, voc_color  # noqa: E402
 from train.report.pictures import cut_out, mask, overlay, photo, take  # noqa: E402
@@ -331,3 +332,45 @@ def test_a_board_takes_curves_and_pictures(tmp_path):
     (events,) = tmp_path.iterdir()
     assert b"loss" in events.read_bytes()
     assert b"iou" not in events.read_bytes()
+
+
+# --- letters
+
+
+SCRIPTS = ("背景", "\U00010348 hwair", "a$b_{c$", "\uf8ffapple")
+"""Chinese, Gothic, what matplotlib would take for mathematics, and a letter of private use."""
+
+
+def fonts_with(patch, wanted):
+    """Only the fonts that come with matplotlib, without those that are refused."""
+    from matplotlib.font_manager import fontManager
+
+    fonts = [f for f in fontManager.ttflist if "mpl-data" in f.fname and wanted(f)]
+    patch.setattr(fontManager, "ttflist", fonts)
+    lettering._searched.cache_clear()
+
+
+def test_letters_are_of_a_font_that_has_them(monkeypatch):
+    """STIX has what DejaVu Sans lacks; without it, it is missing. What nobody has is said in one line."""
+    fonts_with(monkeypatch, lambda _: True)
+    circled = "\u20dd"
+    assert lettering.lettering(["road", "Straße"]).families == ("DejaVu Sans",)
+    assert lettering.lettering([circled]) == lettering.Lettering(("DejaVu Sans", "STIXGeneral"))
+    assert lettering.lettering(["road 背"]).missing == "背"
+    line = lettering.warning(["背景", "背"])
+    assert "has 景背:" in line
+    assert "\n" not in line
+    assert lettering.warning(["road", "Straße", circled]) is None
+    fonts_with(monkeypatch, lambda f: f.name == "DejaVu Sans")
+    assert lettering.lettering([circled]).missing == circled
+
+
+def test_charts_take_names_as_they_are(examined, tmp_path, capfd):
+    """Whatever the script, without a word of matplotlib's."""
+    names = SCRIPTS[:3]
+    classes = default_classes(names)
+    examiner, found = examined
+    epochs = [replace(epoch, iou=(0.5, 0.4, 0.3)) for epoch in EPOCHS]
+    make_report(tmp_path / "r", replace(examiner, spec=replace(SPEC, classes=classes)), found, epochs)
+    assert (tmp_path / "r" / "classes.png").exists()
+    assert capfd.readouterr() == ("", "")

@@ -25,6 +25,7 @@ from train.models.summary import summary
 from train.models.weights import fit, read_state
 from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
+from train.report.lettering import warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +96,8 @@ def new_loop(
     net = new_network(options, data.info.bands, say, weights)
     found = look_at(data, options)
     say(data_summary(data.split, found, options))
+    if boxes := warning((*options.classes, *(p.source.image.stem for p in data.split.val + data.split.test))):
+        say(boxes)
     if options.resize is not None:
         say(f"pictures are learnt from at --resize {options.resize}: it maps pictures that are resized alike")
     spec = model_spec(options, net, data, found)
