@@ -337,38 +337,38 @@ def test_a_board_takes_curves_and_pictures(tmp_path):
 # --- letters
 
 
-SCRIPTS = ("背景", "\U00010348 hwair", "a$b_{c$", "\uf8ffapple")
-"""Chinese, Gothic, what matplotlib would take for mathematics, and a letter of private use."""
-
-
-def fonts_with(patch, wanted):
-    """Only the fonts that come with matplotlib, without those that are refused."""
+@pytest.fixture
+def fonts_with(monkeypatch):
+    """Leave only fonts that come with matplotlib, and of these only some."""
     from matplotlib.font_manager import fontManager
 
-    fonts = [f for f in fontManager.ttflist if "mpl-data" in f.fname and wanted(f)]
-    patch.setattr(fontManager, "ttflist", fonts)
+    def leave(wanted):
+        fonts = [f for f in fontManager.ttflist if "mpl-data" in f.fname and wanted(f)]
+        monkeypatch.setattr(fontManager, "ttflist", fonts)
+        lettering._searched.cache_clear()
+
+    yield leave
     lettering._searched.cache_clear()
 
 
-def test_letters_are_of_a_font_that_has_them(monkeypatch):
+def test_letters_are_of_a_font_that_has_them(fonts_with):
     """STIX has what DejaVu Sans lacks; without it, it is missing. What nobody has is said in one line."""
-    fonts_with(monkeypatch, lambda _: True)
+    fonts_with(lambda _: True)
     circled = "\u20dd"
     assert lettering.lettering(["road", "Straße"]).families == ("DejaVu Sans",)
     assert lettering.lettering([circled]) == lettering.Lettering(("DejaVu Sans", "STIXGeneral"))
     assert lettering.lettering(["road 背"]).missing == "背"
     line = lettering.warning(["背景", "背"])
-    assert "has 景背:" in line
+    assert "boxes for 景背, which" in line
     assert "\n" not in line
     assert lettering.warning(["road", "Straße", circled]) is None
-    fonts_with(monkeypatch, lambda f: f.name == "DejaVu Sans")
+    fonts_with(lambda f: f.name == "DejaVu Sans")
     assert lettering.lettering([circled]).missing == circled
 
 
 def test_charts_take_names_as_they_are(examined, tmp_path, capfd):
-    """Whatever the script, without a word of matplotlib's."""
-    names = SCRIPTS[:3]
-    classes = default_classes(names)
+    """Chinese, what it might take for mathematics, and what is no letter; without a word of matplotlib's."""
+    classes = default_classes(("背景", "a$b_{c$", "\uf8ff"))
     examiner, found = examined
     epochs = [replace(epoch, iou=(0.5, 0.4, 0.3)) for epoch in EPOCHS]
     make_report(tmp_path / "r", replace(examiner, spec=replace(SPEC, classes=classes)), found, epochs)

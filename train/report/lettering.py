@@ -15,6 +15,8 @@ OURS: Final = "DejaVu Sans"
 """Comes with matplotlib."""
 BOXES: Final = "Last Resort"
 """Begins the name of a font that has a box for every letter."""
+SHOWN: Final = 20
+"""Letters in a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def lettered(texts: Iterable[str]) -> Iterator[None]:
     """
     from matplotlib import rc_context
 
-    fonts = {"font.family": list(lettering(texts).families), "text.parse_math": False}
+    fonts: Any = {"font.family": list(lettering(texts).families), "text.parse_math": False}
     with rc_context(fonts), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
@@ -88,7 +90,5 @@ def warning(texts: Iterable[str]) -> str | None:
     missing = lettering(texts).missing
     if not missing:
         return None
-    shown = missing[:20] + ("..." if len(missing) > 20 else "")
-    return (
-        f"warning: no font here has {shown}: charts show boxes; install one that has, such as Noto Sans CJK"
-    )
+    shown = missing[:SHOWN] + ("..." if len(missing) > SHOWN else "")
+    return f"warning: charts show boxes for {shown}, which no font here has; install one that has"
