@@ -332,6 +332,7 @@ def test_weights_are_refused_before_the_data_is_read(pair, tmp_path, monkeypatch
         with pytest.raises(InputError, match=words) as error:
             run.train(TrainOptions(**told, pair=(pair,)), tmp_path / "run")
         assert "\n" not in str(error.value)
+        assert "weights_only" not in str(error.value)  # which PyTorch advises to switch off
         assert not (tmp_path / "run").exists()
 
 
@@ -418,6 +419,27 @@ def test_bad_usage_is_one_line(capsys, pair, tmp_path):
         [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"],
         "nowhere",
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('data = "folder"', 'data in CONFIG is a list like ["a", "b"], got \'folder\''),
+        ('pair = ["a.tif", "b.tif"]', 'pair in CONFIG is a list like [["a", "b"], ["c", "d"]]'),
+        ("class_weights = [[1]]", "class_weights in CONFIG is text, a number, or a list of these"),
+        ("batch = [1]", "batch in CONFIG is text or a number, got [1]"),
+        ("seed = 99999999999999999999", "--seed is a number from 0 to 2^63 - 1"),
+    ],
+)
+def test_a_wrong_config_is_one_line(capsys, pair, tmp_path, lines, words):
+    (tmp_path / "c.toml").write_text(lines)
+    command = [tmp_path / "run", "--pair", *pair, "--classes", "a,b", "--config", tmp_path / "c.toml"]
+    refused(capsys, main, command, words.replace("CONFIG", str(tmp_path / "c.toml")))
+
+
+def test_too_little_memory_is_one_line(capsys, pair, tmp_path):
+    """PyTorch raises a RuntimeError like any other."""
+    refused(capsys, main, [*arguments(pair, tmp_path / "run", width=10**10), "--quiet"], "--width", code=3)
 
 
 def test_the_first_of_several_processes_speaks(capsys, pair, tmp_path, monkeypatch):

@@ -97,8 +97,11 @@ def load_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        # PyTorch's own words for a pickle are how to run whatever is in it.
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors and numbers" if pickled else _one_line(error)
         raise InputError(
-            f"the state in {folder} cannot be read: {_one_line(error)}; start anew with --overwrite"
+            f"the state in {folder} cannot be read: {reason}; start anew with --overwrite"
         ) from None
     return state
 

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import distributed
 
-from tiler.errors import MissingError, TilerError, UsageError, one_line
+from tiler.errors import MissingError, OutOfMemoryError, TilerError, UsageError, one_line
 from tiler.grid import round_up
 
 if TYPE_CHECKING:
@@ -174,6 +174,26 @@ class Machine:
         Each process holds the gradient of its own part; wrapped networks average, and a sum is meant.
         """
         self.accelerator.backward(loss * self.world)
+
+
+@contextmanager
+def memory_enough() -> Iterator[None]:
+    """Make one line of a lack of memory on a CPU; PyTorch raises a plain RuntimeError.
+
+    Raises
+    ------
+    OutOfMemoryError
+        if there is one.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, TilerError) or "alloc" not in str(error):
+            raise
+        raise OutOfMemoryError(
+            f"a network and its crops fit into memory, got none for them ({one_line(error)}); "
+            "use a smaller --crop, --batch or --width, and fewer --workers"
+        ) from None
 
 
 def on_cpu(options: TrainOptions) -> bool:

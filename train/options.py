@@ -220,6 +220,8 @@ class TrainOptions:
     def _check_activation(self) -> None:
         if self.independent and self.activation != "sigmoid":
             raise UsageError("--independent classes go with --activation sigmoid, and a --loss like bce+dice")
+        if self.independent and self.weigh_classes:
+            raise UsageError("--weigh-classes is for classes that exclude each other, not --independent ones")
         if self.activation == "sigmoid" and not self.independent and len(self.classes) != 2:
             raise UsageError(
                 f"--activation sigmoid is for two classes, or any number of --independent ones, "

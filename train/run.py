@@ -16,7 +16,7 @@ from tiler.spec import ModelSpec, default_classes
 from train.conclusion import RESULT, conclude, said
 from train.freezing import check_freezable
 from train.loop import Loop
-from train.machine import Machine
+from train.machine import Machine, memory_enough
 from train.material import counted, data_summary, find_data, look_at, new_crops
 from train.models.build import build
 from train.models.initial import initialise
@@ -26,6 +26,7 @@ from train.models.weights import fit, read_state
 from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
 from train.report.lettering import warning
+from train.report.tensorboard import check_board
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +76,7 @@ def train(
         say(f"{outdir} is finished; --overwrite starts anew")
         return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
-    with machine.holding_together():
+    with machine.holding_together(), memory_enough():
         loop, data = machine.agreed(lambda: new_loop(options, outdir, machine, say))
         if machine.first:
             claim(outdir, options, overwrite=overwrite)
@@ -91,6 +92,8 @@ def new_loop(
 
     What takes longest comes last: reading all data.
     """
+    if options.tensorboard:
+        check_board()
     weights = None if options.weights is None else read_state(Path(options.weights))
     data = find_data(options)
     net = new_network(options, data.info.bands, say, weights)

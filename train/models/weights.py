@@ -144,8 +144,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"a file of weights is there, got {path}") from None
     except UNREADABLE as error:
+        # PyTorch's own words for a pickle are how to run whatever is in it.
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = "none, or one of more than tensors" if pickled else one_line(error)
         raise InputError(
-            f"weights are a .safetensors file or a state dict of torch.save, got {path}: {one_line(error)}"
+            f"weights are a .safetensors file or a state dict of torch.save, got {path}: {reason}"
         ) from None
     tensors = {name: value for name, value in _unwrapped(raw).items() if isinstance(value, torch.Tensor)}
     if not tensors:
