@@ -1,10 +1,10 @@
 """What a second worker brings, what a task costs, and how many messages the scheduler handles for it.
 
-    python benchmarks/cluster.py MODEL [--rasters 12] [--side 4096] [--markdown FILE]
+    python benchmarks/cluster.py [--rasters 12] [--side 4096] [--markdown FILE]
 
 Archives are segmented by ``tiler batch --scheduler local:N --threads 1``, a scene by ``tiler segment`` with
 the same options: one thread per worker. The demo's network is so small that reading, storing and finishing
-show; with ``MODEL``, a U-Net of usual width, the time goes into the network. Each command is run in a process
+show; with a U-Net of usual width, untrained, the time goes into the network. Each command is run in a process
 of its own and timed from its start to its end, start of the workers included.
 """
 
@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine import describe
 from scenes import make_scene
@@ -32,8 +32,14 @@ from tiler.cluster.connection import own_workers
 from tiler.cluster.scheduler import Scheduler
 from tiler.demo import MODEL
 from tiler.events import ignore
+from tiler.spec import ModelSpec, default_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WORKERS = (1, 2)
+WIDTHS = (32, 64)
+"""Of the first block of wider networks: usual, and the paper's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,20 @@ class Load:
         if self.rasters == 1:
             return ["segment", folder / "00.tif", self.model, out / "00.tif"]
         return ["batch", self.model, out, folder]
+
+
+def wide_network(path: Path, width: int) -> Path:
+    """Write a U-Net, which costs untrained what it costs trained."""
+    from export.onnx import write_graph
+    from train.models.options import UNetOptions
+    from train.models.unet import UNet
+
+    net = UNet(UNetOptions(3, 2, width=width))
+    geometry = {"stride": net.stride, "halo": net.halo, "exact": net.exact}
+    write_graph(
+        net, ModelSpec(("r", "g", "b"), default_classes(("a", "b")), (1 / 255,) * 3, **geometry), path
+    )
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +170,7 @@ def run(load: Load, workers: int, folder: Path) -> tuple[float, str]:
 
 def page(options: argparse.Namespace, rows: list[str], measured: Traffic) -> str:
     """The tables."""
-    told = f"MODEL --rasters {options.rasters} --side {options.side} --repeats {options.repeats}"
+    told = f"--rasters {options.rasters} --side {options.side} --repeats {options.repeats}"
     what = (
         "Archives by `tiler batch`, a scene by `tiler segment`; one thread per worker, from the start of the "
         "command to its end. The bytes that one worker makes are those that two make."
@@ -178,6 +198,18 @@ def page(options: argparse.Namespace, rows: list[str], measured: Traffic) -> str
     return "\n".join(head) + "\n"
 
 
+def loads(rasters: int, side: int, folder: Path) -> Iterator[Load]:
+    """The rows of the table: tasks of seconds each."""
+    # A quarter of the side where a pixel costs sixteen or sixty times as much.
+    small = side // 4
+    for width, number in zip(WIDTHS, (6 * rasters, 2 * rasters), strict=True):
+        network = wide_network(folder / f"width {width}.onnx", width)
+        yield Load(f"{number} rasters of {small} x {small} px", network, number, small)
+    yield Load(f"{rasters} rasters of {side} x {side} px", MODEL, rasters, side)
+    whole = round(side * rasters**0.5)
+    yield Load(f"a scene of {whole} x {whole} px", MODEL, 1, whole)
+
+
 def compare(load: Load, repeats: int) -> str:
     """A row of the table."""
     with tempfile.TemporaryDirectory() as name:
@@ -187,29 +219,21 @@ def compare(load: Load, repeats: int) -> str:
     if len({digest for made in runs.values() for _, digest in made}) != 1:
         raise RuntimeError(f"{load.name} differs with the number of workers")
     one, two = (statistics.median(seconds for seconds, _ in runs[workers]) for workers in WORKERS)
-    print(f"{load.name}, {load.model.name}: {one:.1f} s, {two:.1f} s", flush=True)
-    return f"| {load.name} | {load.model.name} | {one:.1f} | {two:.1f} | {one / two:.2f} |"
+    print(f"{load.name}, {load.model.stem}: {one:.1f} s, {two:.1f} s", flush=True)
+    return f"| {load.name} | {load.model.stem} | {one:.1f} | {two:.1f} | {one / two:.2f} |"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", type=Path, help="a network that is slow")
-    parser.add_argument("--rasters", type=int, default=12, help="for the demo's network")
+    parser.add_argument("--rasters", type=int, default=12)
     parser.add_argument("--side", type=int, default=4096, help="of each, pixels")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=5000, help="that do nothing")
     parser.add_argument("--markdown", type=Path, help="write the page here")
     options = parser.parse_args()
-    rasters, side = options.rasters, options.side
-    whole = round(side * rasters**0.5)
-    # A quarter of the side: tasks of seconds also where a pixel costs sixteen times as much.
-    loads = (
-        Load(f"{4 * rasters} rasters of {side // 4} x {side // 4} px", options.model, 4 * rasters, side // 4),
-        Load(f"{rasters} rasters of {side} x {side} px", MODEL, rasters, side),
-        Load(f"a scene of {whole} x {whole} px", MODEL, 1, whole),
-    )
-    rows = [compare(load, options.repeats) for load in loads]
+    with tempfile.TemporaryDirectory() as name:
+        rows = [compare(load, options.repeats) for load in loads(options.rasters, options.side, Path(name))]
     text = page(options, rows, traffic(options.tasks))
     if options.markdown:
         options.markdown.write_text(text)

@@ -62,7 +62,7 @@ def run(device: str, folder: Path, **options: object) -> tuple[float, str, np.nd
 
 def tests() -> str:
     """What pytest says of the tests that need a card."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "cuda", str(TESTS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr, flush=True)
     last = done.stdout.strip().rpartition("\n")[2] or "nothing"
