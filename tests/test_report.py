@@ -358,10 +358,10 @@ def test_letters_are_of_a_font_that_has_them(fonts_with):
     assert lettering.lettering(["road", "Straße"]).families == ("DejaVu Sans",)
     assert lettering.lettering([circled]) == lettering.Lettering(("DejaVu Sans", "STIXGeneral"))
     assert lettering.lettering(["road 背"]).missing == "背"
-    line = lettering.warning(["背景", "背"])
+    line = lettering.box_warning(["背景", "背"])
     assert "boxes for 景背, which" in line
     assert "\n" not in line
-    assert lettering.warning(["road", "Straße", circled]) is None
+    assert lettering.box_warning(["road", "Straße", circled]) is None
     fonts_with(lambda f: f.name == "DejaVu Sans")
     assert lettering.lettering([circled]).missing == circled
 

@@ -25,7 +25,7 @@ from train.models.summary import summary
 from train.models.weights import fit, read_state
 from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
-from train.report.lettering import warning
+from train.report.lettering import box_warning
 from train.report.tensorboard import check_board
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def new_loop(
     net = new_network(options, data.info.bands, say, weights)
     found = look_at(data, options)
     say(data_summary(data.split, found, options))
-    if boxes := warning((*options.classes, *(p.source.image.stem for p in data.split.val + data.split.test))):
+    stems = (part.source.image.stem for part in data.split.val + data.split.test)
+    if boxes := box_warning((*options.classes, *stems)):
         say(boxes)
     if options.resize is not None:
         say(f"pictures are learnt from at --resize {options.resize}: it maps pictures that are resized alike")

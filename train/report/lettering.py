@@ -85,7 +85,7 @@ def lettered(texts: Iterable[str]) -> Iterator[None]:
         yield
 
 
-def warning(texts: Iterable[str]) -> str | None:
+def box_warning(texts: Iterable[str]) -> str | None:
     """One line if charts will lack letters of these texts."""
     missing = lettering(texts).missing
     if not missing:
