@@ -270,7 +270,7 @@ def with_recipe(given: Mapping[str, Any], say: Callable[[str], None] = lambda _:
     shorter = _lengths(recipe, given)
     if shorter:
         told = ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in shorter.items())
-        say(f"the recipe of {given['preset']} is of {recipe['epochs']} epochs; in {given['epochs']}: {told}")
+        say(f"the {recipe['epochs']} epochs of {given['preset']}'s recipe become {given['epochs']}: {told}")
     return TrainOptions(**{**recipe, **shorter, **given})
 
 

@@ -209,7 +209,8 @@ class Readers(DataLoader[Any]):
 
 def crop_loader(crops: Crops, keys: Keys, workers: int = 0) -> DataLoader[Any]:
     """Batches of samples, read by spawned processes: open rasters do not survive a fork."""
-    return Readers(
+    kind = Readers if workers else DataLoader
+    return kind(
         crops,
         batch_size=keys.share,
         sampler=keys,
