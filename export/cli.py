@@ -14,6 +14,7 @@ from tiler.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from export.reduce import Evidence
+    from tiler.options import RunOptions
     from tiler.ports import Raster
     from tiler.spec import ModelSpec
 
@@ -140,7 +141,13 @@ class RealPixels:
         """The raster to compare on."""
         from tiler.open import open_for_model
 
-        return open_for_model(self.raster, spec, bands=self.bands)
+        return open_for_model(self.raster, spec, self._options)
+
+    @property
+    def _options(self) -> RunOptions:
+        from tiler.options import RunOptions
+
+        return RunOptions(bands=self.bands)
 
     def evidence(self, spec: ModelSpec) -> Evidence:
         """What a reduced network is calibrated on and judged by."""
@@ -151,7 +158,7 @@ class RealPixels:
         return Evidence(
             raster,
             None if self.labels is None else open_labels(self.labels, raster.info),
-            tuple(open_for_model(path, spec, bands=self.bands) for path in self.calibration),
+            tuple(open_for_model(path, spec, self._options) for path in self.calibration),
         )
 
 

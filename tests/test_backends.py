@@ -16,6 +16,7 @@ import onnxruntime as ort
 import pytest
 import rasterio
 from affine import Affine
+from onnx import helper
 
 import networks
 from rasters import write_raster
@@ -544,3 +545,26 @@ def test_cuda_gives_memory_back(pixels_NCHW, card):
 def test_no_card_99(card):
     with pytest.raises(MissingError, match="cuda:99"):
         load_model(MODEL, RunOptions(device="cuda:99"))
+
+
+# Sizes
+
+
+def test_what_is_smaller_than_a_reflection_reaches_is_refused_in_words(tmp_path, capsys):
+    """A map of one pixel has nothing to reflect, whatever library runs it; two strides are the least."""
+    pads, scales = np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.array([1, 1, 8, 8], np.float32)
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["small"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Pad", ["small", "pads"], ["wide"], mode="reflect"),
+        helper.make_node("Conv", ["wide", "w"], ["scores"]),
+        helper.make_node("Resize", ["scores", "", "scales"], ["y"], mode="nearest"),
+    ]
+    weights = {"pads": pads, "scales": scales, "w": np.ones((2, 3, 3, 3), np.float32)}
+    told = networks.spec(stride=8, halo=16)
+    model = networks.save(tmp_path / "net.onnx", nodes, weights, model_spec=told)
+    for side in (8, 9):
+        raw_CHW = np.full((3, side, 30), 7, np.uint8)
+        write_raster(tmp_path / f"{side}.tif", raw_CHW, transform=Affine(1, 0, 9, 0, -1, 9))
+    segment(tmp_path / "9.tif", model, tmp_path / "map.tif", RunOptions(device="cpu"))
+    command = ["segment", tmp_path / "8.tif", model, tmp_path / "out.tif", "--device", "cpu", "--quiet"]
+    refused(capsys, tiler, command, "sides of at least 16 px, got a tile of 32 x 8; raise --tile, or map a")

@@ -15,6 +15,7 @@ import rasterio
 
 import networks
 from rasters import write_raster
+from tiler.cli import doctor
 from tiler.cli.main import COMMANDS, run_command, tiler
 from tiler.errors import InputError, UsageError
 from tiler.metrics import Confusion
@@ -173,6 +174,20 @@ def test_doctor(capsys):
     out = capsys.readouterr().out
     assert "onnxruntime" in out
     assert "rasterio" in out
+
+
+def test_doctor_knows_what_is_needed():
+    """The packages of `pyproject.toml`, but for those that it asks more of: ONNX Runtime and OpenVINO."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+
+    def names(lines):
+        return {re.match(r"[\w-]+", line)[0] for line in lines} - {"onnxruntime", "onnxruntime-gpu"}
+
+    assert set(doctor.NEEDED) == names(project["dependencies"])
+    extras = project["optional-dependencies"]
+    assert set(extras) - {"cuda", "openvino", "dev"} == set(doctor.OPTIONAL) == set(doctor.USES)
+    for extra, listed in doctor.OPTIONAL.items():
+        assert set(listed) == names(extras[extra]), extra
 
 
 def test_rio_plugin(place):

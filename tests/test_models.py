@@ -321,15 +321,15 @@ def test_a_head_that_is_not_there_is_refused():
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        ({"padding": "same"}, "padding is one of zero, reflect, valid, got 'same'"),
+        ({"padding": "same"}, "--padding is one of zero, reflect, valid, got 'same'"),
         ({"norm": "layer"}, "norm"),
-        ({"head_kernel": 2}, "head_kernel is one of 1, 3, got 2"),
+        ({"head_kernel": 2}, "--head-kernel is one of 1, 3, got 2"),
         ({"dropout": (0.5, 1.0)}, "dropout"),
         ({"dropout": (0.5,)}, "dropout"),
-        ({"padding": "valid", "up": "bilinear"}, "up=bilinear"),
-        ({"padding": "valid", "odd": True}, "odd=True"),
-        ({"padding": "valid", "dilation": 2}, "dilation=2"),
-        ({"halving": "block"}, "up=transposed"),
+        ({"padding": "valid", "up": "bilinear"}, "got --up bilinear"),
+        ({"padding": "valid", "odd": True}, "got --odd$"),
+        ({"padding": "valid", "dilation": 2}, "got --dilation 2"),
+        ({"halving": "block"}, "got --up transposed"),
         ({"upscale": 0}, "upscale"),
         ({"depth": 7}, "depth"),
     ],
@@ -340,20 +340,20 @@ def test_options_that_make_no_u_net(wrong, word):
 
 
 def test_options_that_make_no_other_network():
-    with pytest.raises(UsageError, match="answer=average is of several heads"):
+    with pytest.raises(UsageError, match="answer=average is of several heads, got --no-supervision"):
         NestedOptions(3, 2, supervision=False, answer="average")
-    with pytest.raises(UsageError, match="up is one of bilinear, bilinear-aligned"):
+    with pytest.raises(UsageError, match="--up is one of bilinear, bilinear-aligned"):
         NestedOptions(3, 2, up="transposed")
     with pytest.raises(UsageError, match="encoder is one of vgg16"):
         EncodedOptions(3, 2, "vgg19")
-    with pytest.raises(UsageError, match="odd is for VGG"):
+    with pytest.raises(UsageError, match="--odd is for VGG"):
         EncodedOptions(3, 2, "resnet18", odd=True)
 
 
 def test_presets_and_options_that_are_not_there_are_named():
-    with pytest.raises(UsageError, match=r"preset is one of unet, paper, .*, got 'unet3'"):
+    with pytest.raises(UsageError, match=r"--preset is one of unet, paper, .*, got 'unet3'"):
         make("unet3", 3, 2)
-    with pytest.raises(UsageError, match=r"preset resnet18 has the options encoder, .*, got depth=3"):
+    with pytest.raises(UsageError, match=r"--preset resnet18 has .*--up.*, and no --depth; leave it out"):
         make("resnet18", 3, 2, depth=3)
 
 
@@ -363,8 +363,10 @@ def test_what_a_run_is_told_changes_the_preset_and_nothing_else():
     assert told == make("milu", 4, 3, width=8, dropout=(0.1, 0.1)).options
     assert (told.padding, told.width, told.dropout) == ("reflect", 8, (0.1, 0.1))
     assert NetworkOptions("nested-supervised", supervision=False).options(3, 1).supervision is False
-    with pytest.raises(UsageError, match="preset resnet18 has the options"):
+    with pytest.raises(UsageError, match=r"--preset resnet18 has .*, and no --block"):
         NetworkOptions("resnet18", block="dense")
+    with pytest.raises(UsageError, match=r"--preset resnet18 has [^;]* and no --nonlinearity;"):
+        NetworkOptions("resnet18", activation="leaky")
 
 
 def test_networks_saved_before_there_were_several_are_read():

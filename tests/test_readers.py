@@ -17,8 +17,9 @@ from rasterio.crs import CRS
 from conftest import DATA
 from rasters import write_raster
 from tiler.errors import DamageError, InputError
-from tiler.geometry import Window
-from tiler.open import nearest, open_for_model, open_labels, open_raster
+from tiler.geometry import Window, nearest
+from tiler.open import open_for_model, open_labels, open_raster
+from tiler.options import RunOptions
 from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
 from tiler.readers.array import ArrayRaster
 from tiler.readers.gdal import damage_watch
@@ -184,7 +185,7 @@ def test_a_model_is_fed_at_its_resolution(shared):
     assert open_for_model(scene, close).info.width == 8192
     assert open_for_model(scene, any_).info.width == 8192
     assert open_for_model(scene, half).info.width == pytest.approx(4054, abs=2)
-    assert open_for_model(scene, half, resolution="native").info.width == 8192
+    assert open_for_model(scene, half, RunOptions(resolution="native")).info.width == 8192
     with pytest.raises(InputError, match="--resolution native"):
         open_for_model(shared / "rasters" / "drone_DJI_0025.jpg", half)
 

@@ -16,7 +16,7 @@ BANDS = {
     "RGB.byte.tif": 3,
     "RGBA.uint16.tif": 3,
     "bluemarble_europe_africa_z8.tif": 3,
-    "cog_cmap.tif": 1,
+    "cog_cmap.tif": 3,
     "cog_gcps_sentinel1.tif": 1,
     "cog_hirise_mars.tif": 3,
     "cog_landsat_greenland_uint16.tif": 1,

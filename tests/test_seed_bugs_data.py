@@ -15,6 +15,7 @@ from tiler.errors import InputError
 from tiler.geometry import Window
 from tiler.open import open_raster
 from tiler.pixels import Pixels, fill_invalid, fill_values, normalise
+from tiler.resize import Resize
 from tiler.spec import ModelSpec, default_classes
 from train.data.augment import Augment
 from train.data.balance import ClassMap
@@ -26,7 +27,6 @@ from train.data.layouts import find_items
 from train.data.legend import Legend
 from train.data.mistakes import look, warnings
 from train.data.options import AugmentOptions, DataOptions
-from train.data.resize import Resize
 from train.data.split import divided, split_data
 from train.data.survey import Moments, count, survey
 from train.data.target import IGNORE

@@ -59,7 +59,7 @@ def assemble(work: Work, outputs: Outputs) -> Tally:
 
 def _blocks(work: Work) -> Generator[Block]:
     """The blocks of the output's grid."""
-    if work.job.options.grid == "source":
+    if work.job.grid == "source":
         return source_grid_blocks(work.store, work.job.native, work.job.raster.info)
     return _stored(work.store)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from tiler.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 GOLDEN: Final = (0.7548776662466927, 0.5698402909980532)
 """One over the plastic number, and its square."""
@@ -126,3 +130,12 @@ def spread(count: int) -> Iterator[tuple[float, float]]:
     """
     for i in range(1, count + 1):
         yield i * GOLDEN[0] % 1, i * GOLDEN[1] % 1
+
+
+def nearest(target: int, source: int) -> NDArray[np.int64]:
+    """Index of the source pixel under the centre of each target pixel, for axes of the same extent.
+
+    >>> nearest(4, 2).tolist()
+    [0, 0, 1, 1]
+    """
+    return (2 * np.arange(target) + 1) * source // (2 * target)

@@ -13,11 +13,12 @@ from affine import Affine
 from tiler import __version__
 from tiler.backends.onnx import load_model
 from tiler.damage import DamageLog
+from tiler.errors import UsageError
 from tiler.fingerprint import stamps
 from tiler.finish import Finisher
 from tiler.geometry import spread
 from tiler.model import Model
-from tiler.open import open_for_model, open_mask, open_raster
+from tiler.open import open_for_model, open_mask, open_native
 from tiler.options import RunOptions
 from tiler.planning import Cut, Plan, fitted, halo_on_stride, make_cut, make_plan
 from tiler.readers.mask import BothMasks
@@ -73,7 +74,14 @@ class Job:
     @property
     def output_info(self) -> RasterInfo:
         """The grid of the output."""
-        return self.raster.info if self.options.grid == "model" else self.native.info
+        return self.raster.info if self.grid == "model" else self.native.info
+
+    @property
+    def grid(self) -> str:
+        """Whose pixels those of the output are: model or source."""
+        if self.options.grid != "auto":
+            return self.options.grid
+        return "model" if self.raster.info.picture is None else "source"
 
     @property
     def styled(self) -> bool:
@@ -106,7 +114,7 @@ class Job:
             "size": (self.raster.info.height, self.raster.info.width),
             # Of the file, where that is another: polygons in its pixels can be made of the labels alone.
             **({"source_size": (native.height, native.width)} if self.raster.info.note else {}),
-            "grid": self.options.grid,
+            "grid": self.grid,
             "bands": self.options.bands,
             "nodata": self.options.nodata,
             # Where cores do not equal the whole image, another tile is another result.
@@ -206,24 +214,9 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
         model = load_model(model, options)
     model = augmented(model, options.tta)
     damage = DamageLog()
-    how: dict[str, Any] = {
-        "bands": options.bands,
-        "nodata": options.nodata,
-        "assume_mpp": options.assume_mpp,
-        "allow_vrt": options.allow_vrt,
-        "allow_remote": options.allow_remote,
-        "damage": damage if options.on_error == "nodata" else None,
-    }
-    native = open_raster(source, **how)
-    raster = open_for_model(
-        source,
-        model.spec,
-        resolution=options.resolution,  # type: ignore[arg-type] # checked by RunOptions
-        mpp=options.mpp,
-        level=options.level,
-        native=native,
-        **how,
-    )
+    native = open_native(source, options, damage)
+    raster = open_for_model(source, model.spec, options, damage, native)
+    _check_grid(raster.info, options)
     tissue = open_tissue(native, raster.info, options)
     mask = None if options.mask is None else open_mask(Path(options.mask), raster.info)
     if tissue is not None:
@@ -241,6 +234,15 @@ def prepare(source: str | Path, model: Model | str | Path, options: RunOptions |
     )
 
 
+def _check_grid(info: RasterInfo, options: RunOptions) -> None:
+    """A letterbox would be mapped with its bars, beside what it is a map of."""
+    if options.grid == "model" and info.picture is not None and info.picture.bars:
+        raise UsageError(
+            f"a letterboxed picture is mapped on its own pixels, got --grid model for {info.name}; "
+            "leave it out"
+        )
+
+
 def _fed(spec: ModelSpec, info: RasterInfo) -> ModelSpec:
     """What a scanner of slides left out is glass to the network, unless the model says otherwise."""
     if info.to_level0 is None or spec.fill or info.dtype != np.uint8:
@@ -253,6 +255,12 @@ def plan(source: str | Path, model: Model | str | Path, options: RunOptions | No
     return prepare(source, model, options).plan()
 
 
+def pixels_made(info: RasterInfo) -> str:
+    """How pixels came about, in words."""
+    made = ["the colours of its table"] * info.colours + [info.note] * bool(info.note)
+    return ", ".join(made) or "as in the file"
+
+
 def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
     """A plan as plain values, for logs and reports."""
     return {
@@ -260,7 +268,7 @@ def plan_facts(job: Job, plan: Plan) -> dict[str, Any]:
         "reason": plan.reason,
         "halo": plan.halo,
         "raster": f"{job.raster.info.width} x {job.raster.info.height} px",
-        "pixels_made": job.raster.info.note or "as in the file",
+        "pixels_made": pixels_made(job.raster.info),
         "tile": list(plan.grid.tile),
         "overlap": [plan.grid.rows.overlap, plan.grid.columns.overlap],
         "tiles": plan.tiles,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from xml.etree import ElementTree as ET
@@ -16,6 +15,7 @@ import numpy as np
 from affine import Affine
 
 from tiler.errors import InputError, UsageError
+from tiler.options import RunOptions
 from tiler.readers.address import address, is_remote, shown
 from tiler.readers.gdal import MAX_PIXELS, GdalRaster
 from tiler.readers.kind import SUFFIXES as SLIDES
@@ -24,8 +24,10 @@ from tiler.readers.mask import RasterMask, VectorMask
 from tiler.readers.polygons import VECTOR, read_polygons
 from tiler.readers.remote import RemoteRaster, open_remote, remote_version
 from tiler.readers.resampled import NearestRaster, ResampledRaster, resampled_info
+from tiler.readers.resized import resized, resized_labels
 from tiler.readers.slide import METRES, SlideRaster
 from tiler.readers.source import DRIVERS, LABEL_DTYPES, Source
+from tiler.resize import Resize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 Resolution = float | Literal["native"]
 CLOSE_ENOUGH: Final = 0.05
 """A raster within this share of the resolution that a model was trained at is fed as it is."""
+MOST_SHRUNK: Final = 32
+"""Along a side, pixels of a picture per pixel that is fed; what is larger is a scene, and no picture."""
 
 
 def open_raster(
@@ -50,6 +54,7 @@ def open_raster(
     assume_mpp: float | None = None,
     allow_vrt: bool = False,
     allow_remote: bool = False,
+    colours: bool = False,
     damage: DamageLog | None = None,
 ) -> Raster:
     """Open a raster or slide file as one plane of pixels.
@@ -62,7 +67,7 @@ def open_raster(
     bands
         Band numbers from 1, in the order that they are wanted; None: all but alpha.
     nodata
-        Value of invalid pixels, over what the file says.
+        Value of invalid pixels, over what the file says; of a file with a colour table, the index.
     resolution
         Metres per pixel on the ground; other than the file's own, the pixels are averaged (from the
         nearest finer overview) or, where it is finer, interpolated.
@@ -74,6 +79,9 @@ def open_raster(
     assume_mpp
         Micrometres per full-resolution pixel of a slide, or of a picture without georeferencing, where the
         file does not say them; such a picture is a slide from then on.
+    colours
+        Whether a file with a colour table is the three bands of its colours, as networks are fed; else it is
+        one band of indices, as labels are. What is wholly transparent is not valid.
     damage
         Where damaged blocks are noted, which then are not valid; None: they are errors when they are read.
 
@@ -94,11 +102,12 @@ def open_raster(
             raise InputError(f"a slide is read from a file here, got {shown(url)}; download it")
         # Asked before it is opened: else what is read of an old version could pass for the new one.
         version = remote_version(url)
-        native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata))
+        native: GdalRaster | SlideRaster = open_remote(Source(url, DRIVERS, bands, nodata, colours=colours))
     elif is_slide(Path(path), assume_mpp is not None):
         native = SlideRaster(Path(path), told=bands, nodata=nodata, assume_mpp=assume_mpp, damage=damage)
     else:
-        native = GdalRaster(Source(Path(path), _drivers(Path(path), allow_vrt), bands, nodata), damage)
+        drivers = _drivers(Path(path), allow_vrt)
+        native = GdalRaster(Source(Path(path), drivers, bands, nodata, colours=colours), damage)
     if assume_mpp is not None:
         _assume(native, assume_mpp)
     if level is not None:
@@ -116,55 +125,102 @@ def open_raster(
 def open_for_model(
     path: str | Path,
     spec: ModelSpec,
-    *,
-    bands: tuple[int, ...] | None = None,
-    nodata: float | None = None,
-    resolution: Resolution | None = None,
-    mpp: float | None = None,
-    level: int | None = None,
-    assume_mpp: float | None = None,
-    allow_vrt: bool = False,
-    allow_remote: bool = False,
+    options: RunOptions | None = None,
     damage: DamageLog | None = None,
     native: Raster | None = None,
 ) -> Raster:
-    """Open a raster at the resolution that a model was trained at, unless told another, and check its bands.
+    """Open a raster as a model was trained, unless told otherwise: at its resolution, or resized whole.
 
-    ``native`` is the raster as `open_raster` opened it with the same options, if somebody has.
+    Parameters
+    ----------
+    path
+        See `open_raster`.
+    spec
+        Of the model.
+    options
+        Those of a run; None: the defaults.
+    damage
+        Where damaged blocks are noted if ``options`` say so.
+    native
+        The raster as `open_native` opened it, if somebody has.
 
     Raises
     ------
     InputError
         if the raster cannot serve the model.
     """
-    opened = partial(
-        open_raster,
-        path,
-        bands=bands,
-        nodata=nodata,
-        assume_mpp=assume_mpp,
-        allow_vrt=allow_vrt,
-        allow_remote=allow_remote,
-        damage=damage,
-    )
-    native = native or opened()
-    if native.info.bands != len(spec.bands):
-        choose = "; choose them with --bands, e.g. --bands " + ",".join(
-            map(str, range(1, len(spec.bands) + 1))
-        )
-        raise InputError(
-            f"the model takes {len(spec.bands)} bands ({', '.join(spec.bands)}), got {native.info.bands} "
-            f"in {native.info.name}" + (choose if native.info.bands > len(spec.bands) else "")
-        )
+    options = options or RunOptions()
+    native = native or open_native(path, options, damage)
+    _check_bands(native.info, spec)
     _check_mpp(native.info)
-    if mpp is None and level is None and resolution is None:
+    resolution: Resolution | None = options.resolution  # type: ignore[assignment] # checked by RunOptions
+    mpp, level = options.mpp, options.level
+    if (mpp, level, resolution) == (None, None, None):
+        if spec.resize is not None:
+            return _resized(native, Resize.parse(spec.resize), spec.resize)
         if native.info.to_level0 is not None and spec.resolution is not None:
             mpp = spec.resolution / METRES
         else:
             resolution = _resolution_for(native.info, spec.resolution)
     if (mpp, level, resolution) == (None, None, "native"):
         return native
-    return opened(resolution=resolution or "native", mpp=mpp, level=level)
+    how = _how(options, damage)
+    return open_raster(path, resolution=resolution or "native", mpp=mpp, level=level, **how)
+
+
+def open_native(path: str | Path, options: RunOptions, damage: DamageLog | None = None) -> Raster:
+    """Open a raster at its own resolution, for a network that it is to be fed to.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be used.
+    """
+    return open_raster(path, **_how(options, damage))
+
+
+def _how(options: RunOptions, damage: DamageLog | None) -> dict[str, Any]:
+    """What `open_raster` is told at any resolution."""
+    return {
+        "bands": options.bands,
+        "nodata": options.nodata,
+        "assume_mpp": options.assume_mpp,
+        "allow_vrt": options.allow_vrt,
+        "allow_remote": options.allow_remote,
+        "colours": True,
+        "damage": damage if options.on_error == "nodata" else None,
+    }
+
+
+def _check_bands(info: RasterInfo, spec: ModelSpec) -> None:
+    wanted = len(spec.bands)
+    if info.bands == wanted:
+        return
+    made = ", the colours of its table" if info.colours else ""
+    choose = "; choose them with --bands, e.g. --bands " + ",".join(map(str, range(1, wanted + 1)))
+    raise InputError(
+        f"the model takes {wanted} bands ({', '.join(spec.bands)}), got {info.bands} in {info.name}{made}"
+        + (choose if info.bands > wanted else "")
+    )
+
+
+def _resized(native: Raster, resize: Resize, told: str) -> Raster:
+    """A whole picture as the pictures that a model was trained on; ``told`` is how that was said."""
+    info = native.info
+    if info.to_level0 is not None:
+        raise InputError(
+            f"the model was trained on whole pictures, brought to {told}, and {info.name} is a slide; "
+            "pass --level 0 to feed its pixels as they are, or --mpp"
+        )
+    inner = resize.place(info.height, info.width).inner
+    shrunk = max(info.height / inner.height, info.width / inner.width)
+    if not resize.keeps_scale and shrunk > MOST_SHRUNK:
+        raise InputError(
+            f"the model was trained on whole pictures, brought to {told}: sides become at most {MOST_SHRUNK} "
+            f"times smaller, got {info.width} x {info.height} px in {info.name}; cut it into pictures like "
+            "those, or pass --resolution native to feed its pixels as they are"
+        )
+    return resized(native, resize)
 
 
 def open_coarse(path: str | Path, height: int, width: int, **how: Any) -> Raster:  # noqa: ANN401 - as open_raster
@@ -216,6 +272,9 @@ def on_grid(labels: Raster, like: RasterInfo) -> Raster:
     """
     info = labels.info
     unplaced = info.transform is None or like.transform is None
+    if like.picture is not None and unplaced:
+        before = replace(like, height=like.picture.before[0], width=like.picture.before[1], picture=None)
+        return resized_labels(on_grid(labels, before), like.picture)
     same_size = (info.height, info.width) == (like.height, like.width)
     same_crs = info.crs == like.crs or info.crs is None or like.crs is None
     if same_size and (unplaced or (info.transform == like.transform and same_crs)):
@@ -253,15 +312,6 @@ def open_mask(path: Path, like: RasterInfo) -> Mask:
     if like.crs is None or like.transform is None:
         raise InputError(f"a mask of polygons needs a georeferenced raster, {like.name} is not")
     return VectorMask(read_polygons(path, like.crs), like)
-
-
-def nearest(target: int, source: int) -> NDArray[np.int64]:
-    """Index of the source pixel under the centre of each target pixel, for axes of the same extent.
-
-    >>> nearest(4, 2).tolist()
-    [0, 0, 1, 1]
-    """
-    return (2 * np.arange(target) + 1) * source // (2 * target)
 
 
 def _nearest_by(

@@ -14,7 +14,7 @@ from tiler.errors import UsageError
 from tiler.vector.options import PolygonOptions
 
 BLENDS: Final = ("auto", "exact", "hann", "gaussian", "linear")
-GRIDS: Final = ("model", "source")
+GRIDS: Final = ("auto", "model", "source")
 ON_ERRORS: Final = ("fail", "nodata")
 OUTPUTS: Final = ("labels", "probabilities", "both")
 TISSUES: Final = ("auto", "off")
@@ -70,8 +70,9 @@ class RunOptions:
     """Pyramid level of a slide that the network is fed as it is, from 0."""
     assume_mpp: float | None = None
     """Micrometres per full-resolution pixel of a slide, or a picture, that does not say them."""
-    grid: str = "model"
-    """The output's pixel grid: as the network was fed, or the source's own."""
+    grid: str = "auto"
+    """The output's pixel grid: as the network was fed (model), or the source's own; auto: the source's of a
+    picture that is resized whole, else the model's."""
     bands: tuple[int, ...] | None = None
     """Band numbers from 1, in the model's order."""
     mask: str | None = None

@@ -10,8 +10,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from tiler.errors import InputError
-from tiler.geometry import Window
-from tiler.open import nearest
+from tiler.geometry import Window, nearest
 from tiler.readers.resampled import ResampledRaster, resampled_info
 
 if TYPE_CHECKING:

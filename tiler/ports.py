@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tiler.events import Event
     from tiler.geometry import Window
     from tiler.pixels import Pixels
+    from tiler.resize import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,16 @@ class RasterInfo:
     """Stored pixels that are read per pixel, when it is resampled from finer ones."""
     gaps: bool = True
     """Whether a pixel may be invalid, as far as is known."""
+    colours: bool = False
+    """Whether the file holds indices, and the bands are their colours."""
     validity: str = ""
     """How invalid pixels are told: by an alpha band, a mask, or values of nodata."""
     files: tuple[str, ...] = ()
     """Everything that the pixels come from: the file, its sidecars, the sources of a VRT; or an address."""
     reader: str = ""
     """What reads the file, with its version."""
+    picture: Place | None = None
+    """Where the whole picture lies in this plane, if it was resized as in training; None: it was not."""
     note: str = ""
     """How these pixels were made, when they are not the file's own, e.g. how it was resampled."""
 

@@ -23,7 +23,7 @@ from tiler.errors import DamageError, OutputError
 from tiler.events import Finished, Noted, Planned, Polygonising, Publishing, ignore
 from tiler.fingerprint import Fingerprint, fingerprint
 from tiler.folder import RunFolder
-from tiler.job import plan_facts, prepare
+from tiler.job import pixels_made, plan_facts, prepare
 from tiler.manifest import Manifest
 from tiler.options import RunOptions
 from tiler.outputs import Outputs
@@ -297,8 +297,9 @@ def _announce(work: Work) -> None:
     notes = [f"on {job.model.device}"]
     if len(missing) < len(total):
         notes.append(f"carrying on: {len(total) - len(missing)} of {len(total)} blocks are there")
-    if job.raster.info.note:
-        notes.append(f"fed {job.raster.info.width} x {job.raster.info.height} px, {job.raster.info.note}")
+    fed = job.raster.info
+    if fed.note or fed.colours:
+        notes.append(f"fed {fed.width} x {fed.height} px, {pixels_made(fed)}")
     if job.tissue is not None:
         with work.stopwatch.timing("tissue"):
             notes.append(f"tissue: {tissue_in_words(job.tissue.facts()['share'])}")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from tiler.errors import InputError, UsageError
+from tiler.resize import Resize
 
 METADATA_KEY: Final = "gigatiler.model"
 """Key of the spec in the ONNX ``metadata_props``."""
@@ -66,6 +67,9 @@ class ModelSpec:
     """Whether the network is shift-equivariant, so that tiles with this halo equal the whole image."""
     resolution: float | None = None
     """Ground size of a pixel that it was trained on, in metres. None: any."""
+    resize: str | None = None
+    """How whole pictures were brought to another size before it saw them, for `tiler.resize.Resize.parse`;
+    None: not."""
     fill: tuple[float, ...] = ()
     """Per band, in raw units: what invalid pixels are filled with. Empty: the band's mean."""
     attribution: str = ""
@@ -82,6 +86,13 @@ class ModelSpec:
             raise UsageError(f"halo is at least 0, got {self.halo}")
         if self.resolution is not None and not self.resolution > 0:
             raise UsageError(f"resolution is metres per pixel above 0, got {self.resolution}")
+        if self.resize is not None:
+            Resize.parse(self.resize)
+            if self.resolution is not None:
+                raise UsageError(
+                    f"a model is of pictures that are resized or of a resolution, got {self.resize} and "
+                    f"{self.resolution:g} m"
+                )
 
     def _check_per_band(self) -> None:
         for name in ("scale", "mean", "std", "fill"):
@@ -105,7 +116,10 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The spec as one line of JSON, the value stored under `METADATA_KEY`."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)})
+        values = asdict(self)
+        if self.resize is None:  # so that versions that do not know it read all other models
+            del values["resize"]
+        return json.dumps({"schema": SCHEMA, **values})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:

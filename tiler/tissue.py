@@ -148,6 +148,7 @@ def open_tissue(native: Raster, fed: RasterInfo, options: RunOptions) -> TissueM
         mpp=thumbnail_mpp(info),
         assume_mpp=options.assume_mpp,
         allow_vrt=options.allow_vrt,
+        colours=True,
         damage=damage,
     )
     settings = TissueSettings(

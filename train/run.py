@@ -102,8 +102,6 @@ def new_loop(
     stems = (part.source.image.stem for part in data.split.val + data.split.test)
     if boxes := box_warning((*options.classes, *stems)):
         say(boxes)
-    if options.resize is not None:
-        say(f"pictures are learnt from at --resize {options.resize}: it maps pictures that are resized alike")
     spec = model_spec(options, net, data, found)
     say(
         f"network: {options.preset}, stride {spec.stride}, halo {spec.halo}, "
@@ -152,6 +150,8 @@ def model_spec(options: TrainOptions, net: Network, data: Data, found: Survey) -
     scale = 1 / 255 if info.dtype == "uint8" else 1.0
     numbers = options.bands or range(1, info.bands + 1)
     whole = same_size(net)
+    ground = float(f"{sum(info.ground) / 2:.6g}") if info.ground else None
+    resolution = options.resolution or ground
     return ModelSpec(
         bands=tuple(f"band {number}" for number in numbers),
         classes=default_classes(options.classes),
@@ -162,6 +162,8 @@ def model_spec(options: TrainOptions, net: Network, data: Data, found: Survey) -
         halo=whole.halo,
         exact=whole.exact,
         activation="sigmoid" if options.independent else "logits",
-        resolution=options.resolution or (float(f"{sum(info.ground) / 2:.6g}") if info.ground else None),
+        resolution=resolution,
+        # Where pixels have a size on the ground, that says more than what was done to make them so.
+        resize=options.resize if resolution is None else None,
         attribution=options.attribution,
     )

@@ -83,6 +83,11 @@ class Analysis:
         return math.lcm(self.rows.stride, self.columns.stride)
 
     @property
+    def smallest(self) -> int:
+        """The smallest length that is legal along both axes, as far as is known."""
+        return max((axis.smallest for axis in (self.rows, self.columns) if axis is not None), default=1)
+
+    @property
     def halo(self) -> int | None:
         """Input pixels that suffice on every side of a core."""
         if self.rows is None or self.columns is None:

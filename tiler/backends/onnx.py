@@ -42,6 +42,8 @@ class OnnxBackend:
     graph: Graph
     trial: tuple[int, int]
     """Height and width of a small tile that the network takes."""
+    smallest: int = 1
+    """The smallest side that it is known to take."""
 
     @property
     def most_workers(self) -> int:
@@ -65,7 +67,16 @@ class OnnxBackend:
         """
         count, fixed = len(batch_NCHW), self.graph.shape[0]
         parts = [batch_NCHW] if fixed is None else list(_filled(batch_NCHW, fixed))
-        scores = [self.session.run(part) for part in parts]
+        try:
+            scores = [self.session.run(part) for part in parts]
+        except InputError:
+            height, width = batch_NCHW.shape[2:]
+            if min(height, width) >= self.smallest:
+                raise
+            raise InputError(
+                f"the network takes sides of at least {self.smallest} px, got a tile of {width} x {height}; "
+                "raise --tile, or map a larger raster, e.g. a mosaic of this and its neighbours"
+            ) from None
         joined = scores[0] if len(scores) == 1 else np.concatenate(scores)
         scores_NKHW = joined if joined.ndim == 4 else joined[:, None]
         return np.asarray(scores_NKHW[:count], np.float32)
@@ -111,6 +122,7 @@ def load_model(path: str | Path, options: RunOptions | None = None) -> Model:
     session, device, alive = _session(content, graph, options, path)
     backend, channels = _probed(session, graph, options, path)
     analysis = analyse(graph.proto)
+    backend = replace(backend, smallest=analysis.smallest)
     spec, origins = describe(graph, channels, options, analysis)
     return Model(
         path=path,

@@ -16,9 +16,9 @@ from rasterio.io import MemoryFile
 from tiler.durable import write_whole
 from tiler.errors import TilerError
 from tiler.finish import SCALE
-from tiler.geometry import Window
+from tiler.geometry import Window, nearest
 from tiler.kernels import NODATA
-from tiler.open import nearest, open_coarse
+from tiler.open import open_coarse
 from tiler.overlay import colored
 from tiler.readers.address import is_remote
 from tiler.sinks.cog import PREFIX
@@ -85,7 +85,7 @@ def _labels(dataset: DatasetReader, size: tuple[int, int]) -> tuple[NDArray[np.u
 
 def _photo(source: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The first three bands, or the first, as bytes (3, H, W)."""
-    raster = open_coarse(source, *size, allow_vrt=True)
+    raster = open_coarse(source, *size, allow_vrt=True, colours=True)
     info = raster.info
     if info.height * info.width > MOST_READ:
         return np.full((3, *size), 255, np.uint8)

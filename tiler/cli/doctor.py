@@ -14,6 +14,7 @@ NEEDED = (
     "openslide-python",
     "openslide-bin",
     "onnx",
+    "affine",
     "click",
     "tqdm",
     "psutil",
@@ -23,13 +24,15 @@ NEEDED = (
 OPTIONAL = {
     "vector": ("shapely", "pyarrow", "pyogrio"),
     "dask": ("distributed",),
-    "train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "onnxscript"),
+    "train": ("torch", "accelerate", "kornia", "matplotlib", "safetensors", "scipy", "onnxscript"),
+    "tensorboard": ("tensorboard",),
 }
-"""Packages by extra."""
+"""Packages by extra; a test holds both to `pyproject.toml`: what an installation knows of it may be old."""
 USES = {
     "vector": "`--vector` and `tiler polygons` need",
     "dask": "`--scheduler` needs",
     "train": "`tiler train` and `tiler export` need",
+    "tensorboard": "`tiler train --tensorboard` needs",
 }
 
 

@@ -90,7 +90,9 @@ def _untold() -> list[tuple[str, object]]:
 
 
 def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
-    resolution = "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"
+    trained = "any resolution" if spec.resolution is None else f"{spec.resolution:g} m per pixel"
+    if spec.resize is not None:
+        trained = f"whole pictures, each brought to {spec.resize}"
     return [
         ("bands", ", ".join(spec.bands)),
         ("classes", ", ".join(c.name for c in spec.classes)),
@@ -99,7 +101,7 @@ def _told(spec: ModelSpec, analysis: Analysis) -> list[tuple[str, object]]:
         ("mean", _numbers(spec.mean)),
         ("std", _numbers(spec.std)),
         *_claimed(spec, analysis),
-        ("trained at", resolution),
+        ("trained at", trained),
         ("attribution", spec.attribution or "none"),
     ]
 
@@ -123,10 +125,11 @@ def _inspect_raster(path: Path, allow_vrt: bool, assume_mpp: float | None) -> No
     from tiler.cli.tables import print_pairs
     from tiler.open import open_raster
 
-    raster = open_raster(path, allow_vrt=allow_vrt, assume_mpp=assume_mpp)
+    raster = open_raster(path, allow_vrt=allow_vrt, assume_mpp=assume_mpp, colours=True)
     info = raster.info
     size = f"{info.width} x {info.height} px, {info.width * info.height / 1e6:.1f} Mpx"
-    about = [("size", size), ("bands", f"{info.bands} of {info.dtype} (alpha not counted)")]
+    of = "the colours of its table; as labels, 1 of indices" if info.colours else "alpha not counted"
+    about = [("size", size), ("bands", f"{info.bands} of {info.dtype} ({of})")]
     if info.to_level0 is None:
         ground = "not known" if info.ground is None else "{:.4g} x {:.4g} m per pixel".format(*info.ground)
         crs = info.crs.to_string()[:60] if info.crs else "none"

@@ -199,9 +199,9 @@ _OPTIONS = (
     click.option(
         "--grid",
         type=click.Choice(GRIDS),
-        default="model",
+        default="auto",
         show_default=True,
-        help="The output's pixel grid.",
+        help="The output's pixel grid; auto: model, or source where whole pictures are resized.",
     ),
     click.option("--bands", type=BANDS, metavar="N,N..", help="Band numbers in the model's order."),
     click.option(

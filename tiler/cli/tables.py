@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tiler.job import MOST_ASKED
+from tiler.job import MOST_ASKED, pixels_made
 from tiler.memory import in_words
 from tiler.report import tissue_in_words
 from tiler.space import most_bytes
@@ -120,7 +120,7 @@ def print_plan(job: Job, plan: Plan, seconds: float) -> None:
             ("model", job.model.path),
             ("runs on", job.model.device),
             ("fed to network", f"{info.width} x {info.height} px, {info.bands} bands"),
-            ("pixels", info.note or "as in the file"),
+            ("pixels", pixels_made(info)),
             *_tissue(None if job.tissue is None else job.tissue.facts()),
             ("mode", f"{plan.mode}: {plan.reason}"),
             ("tiles", f"{plan.tiles} of {width} x {height} px, overlap {plan.grid.columns.overlap} px"),

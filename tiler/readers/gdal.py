@@ -25,6 +25,7 @@ from tiler.readers.blockwise import Blockwise, UnreadableError
 from tiler.readers.checksum import BlockChecksums
 from tiler.readers.ground import pixel_size
 from tiler.readers.layout import ONE_STRIP, BlockShape, is_split
+from tiler.readers.palette import Palette
 from tiler.readers.source import Source, as_rasterio, structure
 from tiler.readers.watch import damage_watch
 
@@ -56,9 +57,11 @@ class GdalRaster(Blockwise):
     """Height and width of the full resolution, if this is an overview."""
     info: RasterInfo = field(init=False)
     bands: tuple[int, ...] = field(init=False)
-    """Band numbers that are read."""
+    """Band numbers of the file that are read."""
     overviews: tuple[tuple[int, int], ...] = field(init=False)
     """Height and width of each overview, finest first."""
+    _palette: Palette | None = field(init=False)
+    """None: pixels are fed as they are stored."""
     _alpha: int | None = field(init=False)
     _masked: bool = field(init=False)
     _nodata: tuple[float | None, ...] = field(init=False)
@@ -96,13 +99,16 @@ class GdalRaster(Blockwise):
     def _describe(self, dataset: DatasetReader) -> None:
         self._alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c is ColorInterp.alpha), None)
         self._masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
-        self.bands = self.source.bands or tuple(i for i in dataset.indexes if i != self._alpha)
+        told = self.source.bands
+        self._palette = Palette.of(dataset, told, self.source.name) if self.source.colours else None
+        others = tuple(i for i in dataset.indexes if i != self._alpha)
+        self.bands = (self._palette.index,) if self._palette else told or others
         self.overviews = tuple(
             (-(-dataset.height // d), -(-dataset.width // d)) for d in dataset.overviews(1)
         )
         self._check(dataset)
-        told = self.source.nodata
-        self._nodata = tuple(dataset.nodatavals[b - 1] if told is None else told for b in self.bands)
+        nodata = self.source.nodata
+        self._nodata = tuple(dataset.nodatavals[b - 1] if nodata is None else nodata for b in self.bands)
         height, width = dataset.block_shapes[self.bands[0] - 1]
         self._blocks = BlockShape(height, width, ONE_STRIP if is_split(dataset) else dataset.driver)
         self._sparse = self._reads_unwritten_as_nodata(dataset)
@@ -151,20 +157,26 @@ class GdalRaster(Blockwise):
         placed = not dataset.transform.is_identity
         crs, transform = (dataset.crs or None), (dataset.transform if placed else None)
         middle = dataset.height / 2, dataset.width / 2
+        bands, dtypes = len(self.bands), {dataset.dtypes[b - 1] for b in self.bands}
+        if self._palette is not None:
+            bands, dtypes = len(self._palette.colours_CN), {"uint8"}
         return RasterInfo(
             name=self.source.name,
             height=dataset.height,
             width=dataset.width,
-            bands=len(self.bands),
-            dtype=np.result_type(*(dataset.dtypes[b - 1] for b in self.bands)),
+            bands=bands,
+            dtype=np.result_type(*dtypes),
             crs=crs,
             transform=transform,
             ground=pixel_size(crs, transform, *middle) if crs and transform is not None else None,
-            gaps=self._alpha is not None
+            gaps=(self._palette is not None and self._palette.gaps)
+            or self._alpha is not None
             or self._masked
             or any(v is not None for v in self._nodata)
             or any(dataset.dtypes[b - 1].startswith("float") for b in self.bands),
-            validity=f"bands {self.bands}, alpha {self._alpha}, mask {self._masked}, nodata {self._nodata}",
+            colours=self._palette is not None,
+            validity=f"bands {self.bands}, alpha {self._alpha}, mask {self._masked}, nodata {self._nodata}"
+            + (", colours" if self._palette is not None else ""),
             files=self._files(dataset),
             reader=f"GDAL {rasterio.__gdal_version__} ({dataset.driver})",
         )
@@ -213,7 +225,13 @@ class GdalRaster(Blockwise):
             around = self._blocks.around(window, self.info.height, self.info.width)
         seen = around if virtual else window
         raw_CHW = dataset.read(list(self.bands), window=as_rasterio(seen))[:, *_within(window, seen)]
-        return checked_pixels(raw_CHW, self._valid(dataset, raw_CHW, window, around))
+        valid_HW = self._valid(dataset, raw_CHW, window, around)
+        if self._palette is None:
+            return checked_pixels(raw_CHW, valid_HW)
+        indices_HW = raw_CHW[0]
+        if self.source.nodata is None:
+            valid_HW &= self._palette.shown(indices_HW)
+        return Pixels(self._palette.colours(indices_HW), valid_HW)
 
     def forget_handle(self) -> None:
         """Close this thread's handle: it serves a damaged block a second time without a word."""

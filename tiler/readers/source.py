@@ -79,6 +79,8 @@ class Source:
     """Overrides what the file says."""
     dtypes: tuple[str, ...] = DTYPES
     """Types of pixels that are understood."""
+    colours: bool = False
+    """Whether indices into a colour table are their colours, three bands: as an image, not as labels."""
     overview: int | None = None
     """Index of an overview to read instead of the full resolution."""
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiler.blocks import BlockGrid, BlockSet
-from tiler.geometry import Window
+from tiler.geometry import Window, nearest
 from tiler.kernels import NODATA
-from tiler.open import nearest
 from tiler.ports import Block
 from tiler.stored import StoredPlanes
 
@@ -43,6 +42,8 @@ def source_grid_blocks(store: BlockStore, source: Raster, fed: RasterInfo) -> Ge
 
 def _stored_under(info: RasterInfo, fed: RasterInfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row and column of what is stored under the centre of each pixel of the source."""
+    if fed.picture is not None:
+        return fed.picture.under()
     if fed.to_level0 is None:
         return nearest(info.height, fed.height), nearest(info.width, fed.width)
     # A level of a slide need not have exactly the slide's extent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tiler.errors import InputError, UsageError
 from tiler.open import Resolution, on_grid, open_raster
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiler.ports import Raster, RasterInfo
-    from train.data.resize import Resize
+    from tiler.resize import Resize
 
 MASK_DRIVERS: Final = (*DRIVERS, "GIF", "BMP")
 
@@ -69,7 +69,8 @@ def open_image(path: Path, view: View) -> Raster:
 def _opened(path: Path, view: View, bands: tuple[int, ...] | None) -> Raster:
     if path.suffix.lower() != SUFFIX:
         resolution: Resolution = "native" if view.resolution is None else view.resolution
-        return open_raster(path, bands=bands, nodata=view.nodata, resolution=resolution, mpp=view.mpp)
+        told: dict[str, Any] = {"nodata": view.nodata, "resolution": resolution, "mpp": view.mpp}
+        return open_raster(path, bands=bands, **told, colours=True)
     if view.nodata is not None or view.resolution is not None or view.mpp is not None:
         raise InputError(f"--nodata, --resolution and --mpp are not of arrays, got {path}; use a GeoTIFF")
     return open_npy(path, DTYPES, bands)

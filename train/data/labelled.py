@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tiler.readers.resized import resized, resized_labels
 from train.data.cache import BlockCache, CachedRaster
 from train.data.image import View, open_image, open_mask_file
 from train.data.target import IGNORE
@@ -177,4 +178,7 @@ def opened_planes(source: Source, legend: Legend) -> dict[str, Raster]:
     if source.view.resize is None:
         return {"image": image, **planes}
     place = source.view.resize.place(image.info.height, image.info.width)
-    return {"image": place.pixels(image), **{name: place.labels(p) for name, p in planes.items()}}
+    return {
+        "image": resized(image, source.view.resize),
+        **{name: resized_labels(p, place) for name, p in planes.items()},
+    }

@@ -53,7 +53,7 @@ class DataOptions:
     mpp: float | None = None
     """Micrometres per pixel of slides; None: level 0."""
     resize: str | None = None
-    """How pictures are brought to another size, see `train.data.resize`; None: not."""
+    """How pictures are brought to another size, see `tiler.resize`; None: not."""
     val: float = 0.15
     """Share of the data for validation, in (0, 1), where the data is not divided by itself."""
     test: float = 0.25
@@ -99,8 +99,8 @@ class DataOptions:
 
     def view(self) -> View:
         """How images are looked at."""
+        from tiler.resize import Resize
         from train.data.image import View
-        from train.data.resize import Resize
 
         resize = None if self.resize is None else Resize.parse(self.resize)
         return View(self.bands, self.rgb, self.nodata, self.resolution, self.mpp, resize)

@@ -31,6 +31,32 @@ ALIGNED: Final = (
 )
 
 
+OTHER_NAMES: Final = {"activation": "--nonlinearity"}
+"""What training calls otherwise, because it has an option of that name for something else."""
+UNTOLD: Final = (
+    "in_channels",
+    "classes",
+    "encoder",
+    "up_bias",
+    "down_norm",
+    "answer",
+    "narrow_first",
+    "ceil_pool",
+)
+"""What is no option of the command line."""
+
+
+def typed(name: str) -> str:
+    """An option as it is typed.
+
+    >>> typed("activation"), typed("dropout_kind"), typed("encoder")
+    ('--nonlinearity', '--dropout-kind', 'encoder')
+    """
+    if name in UNTOLD:
+        return name
+    return OTHER_NAMES.get(name, f"--{name.replace('_', '-')}")
+
+
 @dataclass(frozen=True, slots=True)
 class UNetOptions:
     """A U-Net: contracting blocks, a bottom, expanding blocks with skips, and a head."""
@@ -93,10 +119,11 @@ class UNetOptions:
         _one_of(self, up=UPS, padding=PADDINGS, down=DOWNS, norm=NORMS, activation=ACTIVATIONS, block=BLOCKS)
         _one_of(self, halving=HALVINGS, dropout_kind=DROPOUTS, shuffle=SHUFFLES, head_kernel=(1, 3))
         if [0 <= share < 1 for share in self.dropout] != [True, True]:
-            raise UsageError(f"dropout is two shares from 0 to less than 1, got {self.dropout}")
+            raise UsageError(f"--dropout is two shares from 0 to less than 1, got {self.dropout}")
         if self.halving != "conv" and not self.up.startswith("bilinear"):
             raise UsageError(
-                f"halving={self.halving} is for bilinear interpolation, got up={self.up}; use halving=conv"
+                f"--halving {self.halving} is for bilinear interpolation, got --up {self.up}; "
+                "use --halving conv"
             )
         self._check_valid()
 
@@ -111,9 +138,11 @@ class UNetOptions:
         wrong = [name for name, values in fine.items() if getattr(self, name) not in values]
         wrong += ["dilation"] * (self.dilation > 1) + ["odd"] * self.odd
         if self.padding == "valid" and wrong:
+            value = getattr(self, wrong[0])
             raise UsageError(
-                "padding=valid goes with maxpool, transposed or nearest1, plain blocks and head_kernel=1, "
-                f"got {wrong[0]}={getattr(self, wrong[0])}"
+                "--padding valid goes with --down maxpool, --up transposed or nearest1, --block plain, "
+                "--head-kernel 1, --dilation 1 and --no-odd, got "
+                + (typed(wrong[0]) if value is True else f"{typed(wrong[0])} {value}")
             )
 
     @property
@@ -181,7 +210,7 @@ class NestedOptions:
         _between(self, "depth", 1, 6)
         _one_of(self, up=UPS[3:], norm=NORMS, activation=ACTIVATIONS, answer=ANSWERS)
         if self.answer == "average" and not self.supervision:
-            raise UsageError("answer=average is of several heads, got supervision=False")
+            raise UsageError("answer=average is of several heads, got --no-supervision")
 
     @property
     def inexact(self) -> tuple[str, ...]:
@@ -225,7 +254,7 @@ class EncodedOptions:
         _positive(self, "in_channels", "classes", "width")
         _one_of(self, encoder=ENCODERS, up=UPS[3:], norm=NORMS)
         if self.odd and self.residual:
-            raise UsageError(f"odd is for VGG encoders, got encoder={self.encoder}")
+            raise UsageError(f"--odd is for VGG encoders, got encoder={self.encoder}")
 
     @property
     def residual(self) -> bool:
@@ -294,16 +323,16 @@ def _over_tile(norm: str) -> tuple[str, ...]:
 def _positive(options: Options, *names: str) -> None:
     for name in names:
         if getattr(options, name) < 1:
-            raise UsageError(f"{name} is at least 1, got {getattr(options, name)}")
+            raise UsageError(f"{typed(name)} is at least 1, got {getattr(options, name)}")
 
 
 def _between(options: Options, name: str, low: int, high: int) -> None:
     if not low <= getattr(options, name) <= high:
-        raise UsageError(f"{name} is {low} to {high}, got {getattr(options, name)}")
+        raise UsageError(f"{typed(name)} is {low} to {high}, got {getattr(options, name)}")
 
 
 def _one_of(options: Options, **allowed: tuple[object, ...]) -> None:
     for name, values in allowed.items():
         if getattr(options, name) not in values:
             known = ", ".join(map(str, values))
-            raise UsageError(f"{name} is one of {known}, got {getattr(options, name)!r}")
+            raise UsageError(f"{typed(name)} is one of {known}, got {getattr(options, name)!r}")

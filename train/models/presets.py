@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tiler.errors import UsageError
-from train.models.options import EncodedOptions, NestedOptions, Options, UNetOptions
+from train.models.options import UNTOLD, EncodedOptions, NestedOptions, Options, UNetOptions, typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,9 +43,8 @@ class Preset:
         told = {name: value for name, value in changes.items() if value is not None}
         known = [f.name for f in fields(self.kind) if f.name not in ("in_channels", "classes")]
         if unknown := sorted(told.keys() - set(known)):
-            raise UsageError(
-                f"preset {self.name} has the options {', '.join(known)}, got {unknown[0]}={told[unknown[0]]}"
-            )
+            has = ", ".join(typed(name) for name in known if name not in UNTOLD)
+            raise UsageError(f"--preset {self.name} has {has}, and no {typed(unknown[0])}; leave it out")
         return self.kind(in_channels, classes, **{**self.defaults, **told})
 
 
@@ -245,7 +244,7 @@ def preset_of(name: str) -> Preset:
         naming all, if there is none of that name.
     """
     if name not in PRESETS:
-        raise UsageError(f"preset is one of {', '.join(PRESETS)}, got {name!r}")
+        raise UsageError(f"--preset is one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]
 
 
@@ -306,7 +305,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout is a share from 0 to less than 1, got {self.dropout}")
+            raise UsageError(f"--dropout is a share from 0 to less than 1, got {self.dropout}")
         self.options(1, 2)
 
     def options(self, in_channels: int, classes: int) -> Options:
