@@ -49,14 +49,14 @@ def test_every_file_that_the_readme_names_is_there():
     ),
 )
 def test_commands_that_others_are_led_to_are_understood(line, tmp_path, monkeypatch):
-    """Options, presets, losses and their values; that the data is not there is all that is wrong."""
+    """Options, presets, losses and their values; that data and weights are not there is all that is wrong."""
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     _, name, words = re.split(r"(train|labels|export) ", line.replace("...", "ground,thing"), maxsplit=1)
     command = tiler.get_command(None, name)
     context = command.make_context(name, shlex.split(words))
     if name == "train" and words.startswith("run"):
-        with pytest.raises(TilerError, match=r"is a folder|is a CSV file"):
+        with pytest.raises(TilerError, match=r"is a folder|is a CSV file|of weights is there"):
             command.invoke(context)
 
 
