@@ -126,6 +126,7 @@ def test_the_manifest_is_one_to_read(capsys, tmp_path):
     again = run(capsys, parts, *TWO)
     assert first.replace(f"wrote {parts}\n", "") == again
     assert run(capsys, "--manifest", parts, *TWO) == again
+    assert run(capsys, "--data", parts, *TWO) == again
 
 
 def test_polygons_are_counted_by_name_before_one_is_refused(capsys, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -329,6 +330,47 @@ def test_arrays_that_are_none_are_refused(tmp_path):
     np.save(tmp_path / "g.npy", np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match="bands 1 to 1"):
         open_image(tmp_path / "g.npy", View(bands=(2,)))
+
+
+def test_tensors_are_images_and_masks(tmp_path):
+    """Bands first, as PyTorch has them, or last, as milesial does."""
+    torch = pytest.importorskip("torch")
+    pixels_CHW = torch.rand(5, 24, 32)
+    pixels_CHW[2, 3, 4] = torch.nan
+    torch.save(pixels_CHW, tmp_path / "i.pt")
+    torch.save(torch.eye(24, 32, dtype=torch.int64), tmp_path / "m.pth", _use_new_zipfile_serialization=False)
+    pixels = open_image(tmp_path / "i.pt", View(bands=(5, 3))).read(Window(0, 0, 24, 32))
+    assert np.array_equal(pixels.raw_CHW, pixels_CHW[[4, 2]].numpy(), equal_nan=True)
+    target_HW = target_of(tmp_path / "i.pt", tmp_path / "m.pth", Legend(TWO))
+    assert (target_HW == 1).sum() == 24
+    assert np.argwhere(target_HW == IGNORE).tolist() == [[3, 4]]
+    torch.save(pixels_CHW[:3].permute(1, 2, 0), tmp_path / "last.pt")
+    found = open_image(tmp_path / "last.pt", View()).read(Window(0, 0, 24, 32))
+    assert np.array_equal(found.raw_CHW, pixels_CHW[:3].numpy(), equal_nan=True)
+
+
+def test_files_that_are_no_tensor_are_refused(tmp_path):
+    """Nothing of theirs is run."""
+    torch = pytest.importorskip("torch")
+    torch.save({"image": torch.zeros(4, 5)}, tmp_path / "dict.pt")
+    torch.save(torch.zeros(1, 2, 3, 4), tmp_path / "four.pt")
+    torch.save(torch.zeros(4, 5, dtype=torch.float64), tmp_path / "double.pt")
+    torch.save(torch.zeros(4, 5, dtype=torch.bfloat16), tmp_path / "brain.pt")
+    torch.save(Path("x"), tmp_path / "code.pt")
+    whole = (tmp_path / "four.pt").read_bytes()
+    (tmp_path / "short.pt").write_bytes(whole[: len(whole) // 2])
+    words = {
+        "dict": "got dict",
+        "four": r"got \(1, 2, 3, 4\)",
+        "double": "got float64",
+        "brain": "plain tensor",
+    }
+    words |= dict.fromkeys(("code", "short", "none"), "cannot open")
+    for name, word in words.items():
+        with pytest.raises(InputError, match=word) as caught:
+            open_image(tmp_path / f"{name}.pt", View())
+        assert f"{name}.pt" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_grey_is_made_rgb_only_when_asked(tmp_path, image):

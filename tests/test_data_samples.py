@@ -295,7 +295,7 @@ def test_drive_and_carvana_sizes():
     for _ in range(4):
         sizes.append(half.place(*sizes[-1]).after)
     assert sizes == [(584, 565), (292, 282), (146, 141), (73, 70), (36, 35)]
-    assert Resize.parse("1.2").place(584, 565).after[1] == 678
+    assert [Resize.parse(how).place(584, 565).after[1] for how in ("0.5", "1.2")] == [282, 678]
     assert half.place(1280, 1918).after[1] % 16 == 15
 
 

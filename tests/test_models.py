@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict
 
 import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 torch = pytest.importorskip("torch")
 
@@ -272,6 +274,17 @@ def test_order_of_sub_pixels(order, first):
     found = ToPlaces(3, order)(channels)
     assert found.shape == (1, 3, 3, 3)
     assert found[0, 0].flatten().tolist() == list(first)
+
+
+@pytest.mark.parametrize(("order", "mode"), [("dcr", {}), ("crd", {"mode": "CRD"})])
+def test_orders_of_sub_pixels_are_those_of_onnx(order, mode):
+    """Whose default, depth to columns to rows, is TensorFlow's; PyTorch's is the other."""
+    channels = torch.rand(2, 27, 3, 4)
+    node = helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=3, **mode)
+    (expected,) = ReferenceEvaluator(node).run(None, {"x": channels.numpy()})
+    found = ToPlaces(3, order)(channels)
+    assert torch.equal(found, torch.from_numpy(expected))
+    assert torch.equal(found, torch.nn.functional.pixel_shuffle(channels, 3)) == (order == "crd")
 
 
 def test_scores_three_times_as_fine():

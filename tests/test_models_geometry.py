@@ -114,27 +114,39 @@ def seen(geometry, first, last):
 
 
 def any_phase(geometry):
-    """Largest halo of one score, wherever in a cell it lies."""
-    places = range(geometry.stride)
-    found = {p: seen(geometry, p, p) for p in places}
-    return max(max(p - found[p].first, found[p].last - p) for p in places)
+    """Largest halos before and after one score, wherever in a cell it lies."""
+    found = {p: seen(geometry, p, p) for p in range(geometry.stride)}
+    return max(p - f.first for p, f in found.items()), max(f.last - p for p, f in found.items())
+
+
+MILU = {"up": "nearest1", "down": "conv", "head_kernel": 3}
 
 
 @pytest.mark.parametrize(
-    ("options", "aligned", "phase"),
+    ("options", "aligned", "phase", "halos"),
     [
-        *(({"depth": d}, (a, a), p) for d, a, p in ((2, 22, 23), (3, 46, 51), (4, 94, 107), (5, 190, 219))),
-        *(({"depth": d, "up": "nearest1"}, (a, a), p) for d, a, p in ((4, 94, 107), (5, 190, 219))),
-        *(({"depth": d, "up": "bilinear"}, (a, a), p) for d, a, p in ((4, 110, 122), (5, 222, 250))),
-        *(({"depth": d, "up": "nearest3"}, (a, a), p) for d, a, p in ((4, 110, 122), (5, 222, 250))),
-        ({"up": "nearest1", "down": "conv", "head_kernel": 3}, (109, 94), 123),
+        *(
+            ({"depth": depth, "up": up}, (aligned, aligned), (phase, phase), halos)
+            for up in ("transposed", "nearest1")
+            for depth, aligned, phase, halos in (
+                *((2, 22, 23, (24, 24)), (3, 46, 51, (48, 56))),
+                *((4, 94, 107, (96, 112)), (5, 190, 219, (192, 224))),
+            )
+        ),
+        *(
+            ({"depth": depth, "up": up}, (aligned, aligned), (phase, phase), halos)
+            for up in ("bilinear", "nearest3")
+            for depth, aligned, phase, halos in ((4, 110, 122, (112, 128)), (5, 222, 250, (224, 256)))
+        ),
+        (MILU, (109, 94), (123, 108), (112, 128)),
     ],
 )
-def test_published_halos(options, aligned, phase):
-    """For cores on multiples of the stride, and for any."""
+def test_published_halos(options, aligned, phase, halos):
+    """For cores on multiples of the stride, and for any; rounded up to whole strides."""
     geometry = UNetOptions(3, 2, **options).geometry
     assert geometry.reach == aligned
     assert any_phase(geometry) == phase
+    assert (geometry.halo, -(-max(phase) // geometry.stride) * geometry.stride) == halos
 
 
 @pytest.mark.parametrize(

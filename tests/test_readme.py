@@ -21,6 +21,7 @@ from tiler.errors import TilerError
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MIGRATION = (ROOT / "train" / "MIGRATION.md").read_text()
+CALLED = "(?:train|labels|export|augment|segment|picture|batch|bench)"
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
@@ -44,18 +45,16 @@ def test_every_file_that_the_readme_names_is_there():
 
 @pytest.mark.parametrize(
     "line",
-    re.findall(
-        r"(?:`| {4})((?:tiler|torchrun [^`\n]*-m) (?:train|labels|export) (?!--list)[^`\n]+)", MIGRATION
-    ),
+    re.findall(rf"(?:`| {{4}})((?:tiler|torchrun [^`\n]*-m) {CALLED} (?!--list)[^`\n]+)", MIGRATION),
 )
 def test_commands_that_others_are_led_to_are_understood(line, tmp_path, monkeypatch):
     """Options, presets, losses and their values; that data and weights are not there is all that is wrong."""
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    _, name, words = re.split(r"(train|labels|export) ", line.replace("...", "ground,thing"), maxsplit=1)
+    name, *words = shlex.split(re.sub(f"^.*? (?={CALLED} )", "", line.replace("...", "ground,thing")))
     command = tiler.get_command(None, name)
-    context = command.make_context(name, shlex.split(words))
-    if name == "train" and words.startswith("run"):
+    context = command.make_context(name, list(words))
+    if name == "train" and words[0] == "run":
         with pytest.raises(TilerError, match=r"is a folder|is a CSV file|of weights is there"):
             command.invoke(context)
 

@@ -8,10 +8,36 @@ from onnx import helper
 from test_engine import make_plan, run
 
 import networks
+from rasters import write_raster
 from tiler.backends.onnx import load_model
+from tiler.bench import run_speed
+from tiler.geometry import Window
 from tiler.grid import Axis
+from tiler.open import open_raster
+from tiler.options import RunOptions
 from tiler.readers.array import ArrayRaster
 from tiler.tta import augmented
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_d4_12_the_image_that_is_named_is_measured(tmp_path, monkeypatch):
+    """The seed's speed test has the path of an image, and runs on another one."""
+    model, seen = networks.pixelwise(tmp_path / "net.onnx"), []
+
+    class Enough(Exception):  # noqa: N818
+        """Two runs in processes of their own would tell no more."""
+
+    def measured(scene, *_):
+        seen.append(open_raster(scene).read(Window(0, 0, 64, 64)).raw_CHW)
+        raise Enough
+
+    monkeypatch.setattr("tiler.bench._segmented", measured)
+    for seed in (1, 2):
+        raw_CHW = np.random.default_rng(seed).integers(0, 256, (3, 80, 70), np.uint8)
+        path = write_raster(tmp_path / f"{seed}.tif", raw_CHW)
+        with pytest.raises(Enough):
+            run_speed(path, model, RunOptions(), 64, 1, str)
+        assert np.array_equal(seen[-1], raw_CHW[:, 8:72, 3:67]), "the middle"
 
 
 def test_d9_1_align_corners_is_never_tiled_as_exact(tmp_path):

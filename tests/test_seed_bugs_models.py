@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from onnx import helper, numpy_helper  # noqa: E402
 from onnxruntime import InferenceSession  # noqa: E402
 
 from export.onnx import trace  # noqa: E402
@@ -73,7 +74,7 @@ def test_d6_10_pruned_networks_answer_as_their_heads_do(level):
 
 
 @pytest.mark.parametrize("preset", ["nested-unet", "nested", "leejunhyun", "cropland", "bubbliiiing-vgg"])
-def test_d6_11_a_size_off_the_stride_is_refused_with_the_sizes_beside_it(preset):
+def test_d6_11_d7_11_a_size_off_the_stride_is_refused_with_the_sizes_beside_it(preset):
     """nested-unet and LeeJunHyun fail within a concatenation, with two shapes and no advice."""
     with pytest.raises(UsageError, match=r"a multiple of 16 pixels, at least \d+, got 100; .* 96 and 112"):
         bare(preset, width=2)(torch.empty(1, 3, 96, 100, device="meta"))
@@ -158,6 +159,73 @@ def test_d4_13_batch_and_sides_are_open(session):
     shape = session[1].get_inputs()[0].shape
     assert shape[0] == "batch"
     assert all(isinstance(side, str) for side in shape[2:])
+
+
+@pytest.fixture(
+    scope="module",
+    params=["vgg16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("resnet18", "unet++"))],
+)
+def grown(request):
+    """A network that interpolates, and its graph."""
+    torch.manual_seed(0)
+    net = make(request.param, 3, 2, width=2).eval()
+    return net, trace(net)
+
+
+def test_d9_4_networks_with_an_encoder_are_exported_for_any_size(grown):
+    """Those of a well-known library were not: the sizes of the example were kept in the graph."""
+    net, proto = grown
+    session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for n, rows, columns in ((1, 1, 2), (2, 3, 1)):
+        shape = (n, 3, rows * net.stride, columns * net.stride)
+        batch_NCHW = np.random.default_rng(n).normal(size=shape).astype(np.float32)
+        with torch.no_grad():
+            expected = net(torch.from_numpy(batch_NCHW)).numpy()
+        found = session.run(None, {"pixels": batch_NCHW})[0]
+        assert np.abs(found - expected).max() <= 1e-4 * expected.std()
+
+
+def test_d9_5_maps_grow_by_two_and_say_how(grown):
+    """Runtimes disagree on other ratios, and on graphs that leave the convention to them."""
+    _, proto = grown
+    values = {w.name: numpy_helper.to_array(w) for w in proto.graph.initializer}
+    nodes = [node for node in proto.graph.node if node.op_type == "Resize"]
+    assert nodes
+    for node in nodes:
+        told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        assert values[node.input[2]].tolist() == [1, 1, 2, 2]
+        assert told["mode"] == b"linear"
+        assert told["coordinate_transformation_mode"] == b"half_pixel"
+
+
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil"])
+@pytest.mark.parametrize("convention", ["half_pixel", "pytorch_half_pixel", "asymmetric"])
+def test_d9_5_twice_the_nearest_is_the_same_in_all_conventions_but_one_rounding(convention, rounding):
+    """And three halves are not: so ours repeat pixels twice, and the graph says asymmetric and floor."""
+    x_11HW = np.arange(24, dtype=np.float32).reshape(1, 1, 4, 6)
+
+    def grown_by(ratio, coordinates, how):
+        node = helper.make_node(
+            "Resize",
+            ["x", "", "scales"],
+            ["y"],
+            mode="nearest",
+            coordinate_transformation_mode=coordinates,
+            nearest_mode=how,
+        )
+        shape = ["n", 1, "h", "w"]
+        ends = [helper.make_tensor_value_info(name, 1, shape) for name in "xy"]
+        scales = numpy_helper.from_array(np.array([1, 1, ratio, ratio], np.float32), "scales")
+        graph = helper.make_graph([node], "net", ends[:1], ends[1:], [scales])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x_11HW})[0]
+
+    repeated = x_11HW.repeat(2, 2).repeat(2, 3)
+    assert np.array_equal(grown_by(2, "asymmetric", "floor"), repeated)
+    same = np.array_equal(grown_by(2, convention, rounding), repeated)
+    assert same == ((convention, rounding) != ("asymmetric", "round_prefer_ceil"))
+    assert not np.array_equal(grown_by(1.5, "half_pixel", "floor"), grown_by(1.5, "asymmetric", "floor"))
 
 
 def test_aligned_presets_are_all_known():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tiler.errors import InputError
 from train.data.augment import Augment
-from train.data.crops import Crops, check_colours
+from train.data.crops import Crops
 from train.data.labelled import Library
 from train.data.split import split_data
 from train.data.survey import survey
@@ -56,7 +56,7 @@ def look_at(data: Data, options: TrainOptions) -> Survey:
     InputError
         if it cannot be trained on as the options say.
     """
-    check_colours(options.augment_options(), data.info)
+    Augment(options.augment_options()).check(data.info)
     found = survey(data.split, data.library, options.classes)
     if options.best_by in options.classes:
         index = options.classes.index(options.best_by)

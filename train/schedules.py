@@ -109,7 +109,7 @@ class ScheduleOptions:
         if taken and not taken < epochs:
             raise UsageError(
                 f"--warmup-epochs, --floor-epochs and --tail-epochs together are less than --epochs, "
-                f"got {taken:g} of {epochs}; make them shorter"
+                f"got {taken:g} of {epochs}; make them shorter, or give --schedule constant"
             )
 
 

@@ -108,7 +108,7 @@ def open_labels_file(path: Path, names: tuple[str, ...] | None = None) -> Labels
     info = GdalRaster(Source(path, dtypes=LABEL_DTYPES)).info
     with rasterio.open(path) as dataset:
         if dataset.scales[0] != 1:
-            raise InputError(f"polygons are made of labels, {path} holds probabilities; take the label file")
+            raise InputError(f"labels are class numbers, {path} holds probabilities; take the label file")
         classes = _classes(dataset)
         # In masks of other programs 255 is yes.
         wide = info.dtype != np.uint8 or set(dataset.nodatavals) != {NODATA}

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tiler.errors import MissingError
+from tiler.errors import MissingError, UsageError
 from train.data.options import AugmentOptions
 from train.data.warp import Planes, Warp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tiler.ports import RasterInfo
 
 OFTEN: Final = 0.8
 """Share of the samples whose contrast, and whose brightness, is changed."""
@@ -38,6 +40,20 @@ class Augment:
             ("flip_horizontal", "quarter_turns", "contrast", "brightness", "band_brightness"), 0.0
         )
         return cls(AugmentOptions(**off))  # type: ignore[arg-type] # all of these are floats
+
+    def check(self, info: RasterInfo) -> None:
+        """Refuse to change colours that pixels do not have.
+
+        Raises
+        ------
+        UsageError
+            if these are not red, green and blue.
+        """
+        if self.options.colours and (info.bands != 3 or info.dtype != np.uint8):
+            raise UsageError(
+                f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of "
+                f"{info.dtype}; give 0 for each of them, or --rgb for grey pictures"
+            )
 
     def warp(self, side: int, rng: np.random.Generator) -> Warp | None:
         """How a sample of that side is zoomed, turned, shifted and bent; None: not at all."""

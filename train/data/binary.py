@@ -12,10 +12,10 @@ from tiler.errors import InputError
 from tiler.geometry import Window
 from tiler.pixels import Pixels
 from tiler.readers.array import ArrayRaster
+from train.data.array import NamedRaster
 from train.data.image import open_mask_file
 from train.data.labels import OpenLabels, as_bands
 from train.data.legend import Table, Threshold
-from train.data.npy import NamedRaster
 from train.data.target import IGNORE
 
 if TYPE_CHECKING:

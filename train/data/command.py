@@ -24,7 +24,7 @@ NUMBERS = tuple(map(str, range(255)))
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("dataset", nargs=-1)
-@flags([f.name for f in fields(DataOptions) if f.name != "data"])
+@flags([f.name for f in fields(DataOptions)])
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="Six samples with their labels.", metavar="PNG"
 )
@@ -37,6 +37,7 @@ NUMBERS = tuple(map(str, range(255)))
 @config_option
 def labels(
     dataset: tuple[str, ...],
+    data: tuple[str, ...],
     picture: Path | None,
     write_manifest: Path | None,
     **told: Any,  # noqa: ANN401
@@ -44,14 +45,14 @@ def labels(
     """What labels hold: values, classes by part, mean and deviation of pixels, and what looks mistaken.
 
     DATASET is a folder laid out as VOC, DRIVE, DSB2018, as images and labels, or a manifest (.csv); or name
-    the data by --pair, or by --images and --masks.
+    the data as to `tiler train`, by --data, --pair, or --images and --masks.
 
     --coding says what the labels mean: `index` (values are class numbers), `instances` (0 is background,
     other values are objects), `>127` or `<=127`, or pairs like `0=background,255=road`,
     `#ff0000=road,#000000=ignore` or, for polygons, `Tumor=tumour,Artefact=ignore`.
     """
     given = {name: value for name, value in told.items() if value not in (None, ())}
-    options = DataOptions(**{"classes": NUMBERS, "data": dataset, **given})
+    options = DataOptions(**{"classes": NUMBERS, "data": (*dataset, *data), **given})
     if write_manifest is not None and options.pair:
         raise UsageError("a manifest is of whole images, a --pair is cut by columns; leave it out")
 

@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tiler.geometry import Window
-    from tiler.ports import RasterInfo
     from tiler.spec import ModelSpec
     from train.data.balance import ClassMap
     from train.data.labelled import Library, Part
-    from train.data.options import AugmentOptions
 
 TRIES: Final = 20
 """Further draws of a sample that shows no pixel whose class is known: there is nothing to learn from it."""
@@ -82,7 +80,7 @@ class Crops(Dataset[Sample]):
         if self.balance and self.classes is None:
             raise UsageError("balance needs to know where the classes are; pass the survey's map")
         info = self.library.info(self.parts[0].source)
-        check_colours(self.augment.options, info)
+        self.augment.check(info)
         if self.class_weights and self.library.legend.independent:
             raise UsageError("weights of classes are for classes that exclude each other, not --independent")
         areas = [part.window.area for part in self.parts]
@@ -142,21 +140,6 @@ class Crops(Dataset[Sample]):
         if labelled.gaps is not None:
             weight_HW = weight_HW + labelled.gaps.read(window).raw_CHW[0]
         return Planes(window, normalise(raw_CHW, self.spec), target_HW, weight_HW)
-
-
-def check_colours(options: AugmentOptions, info: RasterInfo) -> None:
-    """Refuse to change the colours of what has none.
-
-    Raises
-    ------
-    UsageError
-        naming what there is.
-    """
-    if options.colours and (info.bands != 3 or info.dtype != np.uint8):
-        raise UsageError(
-            f"--hue, --saturation and --value are of three bands of uint8, got {info.bands} of {info.dtype}; "
-            "give 0 for each of them, or --rgb for grey pictures"
-        )
 
 
 @dataclass(slots=True, eq=False)

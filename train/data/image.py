@@ -10,7 +10,7 @@ from tiler.open import Resolution, on_grid, open_raster
 from tiler.readers.gdal import GdalRaster
 from tiler.readers.source import DRIVERS, DTYPES, LABEL_DTYPES
 from tiler.readers.source import Source as File
-from train.data.npy import SUFFIX, open_npy
+from train.data.array import SUFFIXES, open_array
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,13 +67,13 @@ def open_image(path: Path, view: View) -> Raster:
 
 
 def _opened(path: Path, view: View, bands: tuple[int, ...] | None) -> Raster:
-    if path.suffix.lower() != SUFFIX:
+    if path.suffix.lower() not in SUFFIXES:
         resolution: Resolution = "native" if view.resolution is None else view.resolution
         told: dict[str, Any] = {"nodata": view.nodata, "resolution": resolution, "mpp": view.mpp}
         return open_raster(path, bands=bands, **told, colours=True)
     if view.nodata is not None or view.resolution is not None or view.mpp is not None:
         raise InputError(f"--nodata, --resolution and --mpp are not of arrays, got {path}; use a GeoTIFF")
-    return open_npy(path, DTYPES, bands)
+    return open_array(path, DTYPES, bands)
 
 
 def open_mask_file(path: Path, like: RasterInfo) -> Raster:
@@ -89,6 +89,6 @@ def open_mask_file(path: Path, like: RasterInfo) -> Raster:
 
 def raw_mask(path: Path) -> Raster:
     """A mask as stored."""
-    if path.suffix.lower() == SUFFIX:
-        return open_npy(path, (*LABEL_DTYPES, "int64", "bool"))
+    if path.suffix.lower() in SUFFIXES:
+        return open_array(path, (*LABEL_DTYPES, "int64", "bool"))
     return GdalRaster(File(path, MASK_DRIVERS, dtypes=LABEL_DTYPES))

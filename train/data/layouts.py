@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Final
 from tiler.errors import InputError, UsageError, one_line
 from tiler.readers.kind import SUFFIXES as SLIDES
 from tiler.readers.polygons import VECTOR
+from train.data.array import SUFFIXES as ARRAYS
 from train.data.binary import CLASS, NUMBER
 from train.data.item import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IMAGES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".npy", *sorted(SLIDES))
+IMAGES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", *ARRAYS, *sorted(SLIDES))
 MASKS: Final = (*IMAGES, ".gif", ".bmp", *VECTOR)
 LISTS: Final = Path("ImageSets/Segmentation")
 MASK_FOLDERS: Final = ("labels", "masks", "annotations")

@@ -86,9 +86,10 @@ class DataOptions:
 
     def _check_classes(self) -> None:
         if not 2 <= len(self.classes) <= 255 or not all(self.classes):
+            example = self.classes[0] if len(self.classes) == 1 and self.classes[0] else "building"
             raise UsageError(
                 f"--classes names 2 to 255 classes, got {','.join(self.classes)!r}; "
-                "e.g. --classes background,building"
+                f"e.g. --classes background,{example}"
             )
         if len(set(self.classes)) != len(self.classes):
             raise UsageError(f"class names differ from each other, got {','.join(self.classes)}")

@@ -125,7 +125,8 @@ def _check(found: Survey, names: tuple[str, ...], least: int, *, has_test: bool)
         wanted = "one class" if least == 1 else "two classes"
         raise InputError(
             f"{wanted} or more occur in the training part, got {' '.join(present) or 'none'}; mask values "
-            f"that are nodata or {IGNORE} are not counted: check the masks and --classes"
+            f"that are nodata or {IGNORE} are not counted: check --classes, and --coding, "
+            "which is '>127' for masks of 0 and 255"
         )
     for name in ("val", "test") if has_test else ("val",):
         if not found.pixels[name].any():
