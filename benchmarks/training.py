@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from train.loop import Awaited, Loop
 from train.machine import Machine
-from train.material import find_data, new_crops
+from train.material import find_data, look_at, new_crops
 from train.models.network import parameters
 from train.recipes import with_recipe
 from train.run import model_spec, new_network
@@ -152,10 +152,11 @@ def row(folder: Path, name: str, rounds: int, told: dict[str, Any]) -> str:
     files = {"images": str(folder / "images"), "masks": str(folder / "masks"), "classes": ("a", "b")}
     options = with_recipe({**files, "device": "cpu", "epochs": rounds + 1, "best_by": "mean-iou", **told})
     machine, data = Machine.start(options), find_data(options)
-    net = new_network(options, data.info.bands, lambda _: None)
+    net, found = new_network(options, data.info.bands, lambda _: None), look_at(data, options)
     plain = Plain(copy.deepcopy(net), folder, options)
-    spec = model_spec(options, net, data)
-    ours = Ours(Loop(options, machine, net, spec, new_crops(options, spec, data), data.split.val, folder))
+    spec = model_spec(options, net, data, found)
+    crops = new_crops(options, spec, data, found)
+    ours = Ours(Loop(options, machine, net, spec, crops, data.split.val, found.labels, folder))
 
     for side in (plain, ours):
         side.epoch()  # warm

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from export.cli import main
-from tiler.cli.main import run_command
+from tiler.cli.main import run_as_program
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, name="python -m export"))
+    run_as_program(main, "python -m export")

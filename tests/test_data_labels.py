@@ -51,6 +51,15 @@ def mask(tmp_path, values_HW, name="mask.png"):
 # --- values
 
 
+@pytest.mark.parametrize("coding", ["0=background,house=building", "0=background,-1=ignore,1=building"])
+def test_a_mask_is_not_read_by_a_coding_with_names(tmp_path, image, coding):
+    """It was read by index, whatever the values in the coding said; polygons may be called either."""
+    path = mask(tmp_path, [[0, 1, 1, 0]])
+    with pytest.raises(InputError, match=r"values or colours alone, got .* with names for .*mask\.png"):
+        target_of(image, path, Legend(TWO, coding))
+    assert Legend(TWO, "3=background,house=building").named("3", "labels.geojson") == 0
+
+
 @pytest.mark.parametrize(
     ("coding", "expected"),
     [
@@ -87,7 +96,9 @@ def test_colours_become_classes(tmp_path, image):
     [
         (TWO, "0=background,7=tree", "got 'tree'"),
         (TWO, "0=background,0=building", "names each value once"),
-        (TWO, "0=background,#ff0000=building", "got both"),
+        (TWO, "0=background,#ff0000=building", "alone, or none"),
+        (TWO, "#000000=background,#f00=building", "alone, or none"),
+        (TWO, "#f00=building", "alone, or none"),
         (TWO, "numbers", "--coding is index"),
         (TWO, "", "--coding is index"),
         ((*TWO, "tree"), ">127", "tells 2 classes apart, got 3"),

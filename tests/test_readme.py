@@ -48,14 +48,14 @@ def test_every_file_that_the_readme_names_is_there():
     re.findall(rf"(?:`| {{4}})((?:tiler|torchrun [^`\n]*-m) {CALLED} (?!--list)[^`\n]+)", MIGRATION),
 )
 def test_commands_that_others_are_led_to_are_understood(line, tmp_path, monkeypatch):
-    """Options, presets, losses and their values; that the data is not there is all that is wrong."""
+    """Options, presets, losses and their values; that data and weights are not there is all that is wrong."""
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     name, *words = shlex.split(re.sub(f"^.*? (?={CALLED} )", "", line.replace("...", "ground,thing")))
     command = tiler.get_command(None, name)
     context = command.make_context(name, list(words))
     if name == "train" and words[0] == "run":
-        with pytest.raises(TilerError, match=r"is a folder|is a CSV file"):
+        with pytest.raises(TilerError, match=r"is a folder|is a CSV file|of weights is there"):
             command.invoke(context)
 
 

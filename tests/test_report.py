@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from train.evaluate import Examiner, evaluate  # noqa: E402
 from train.evaluation import Evaluation, SampleScore  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.record import Epoch, results, write_lines  # noqa: E402
-from train.report import charts  # noqa: E402
+from train.report import charts, lettering  # noqa: E402
 from train.report.make import make_report  # noqa: E402
 from train.report.palette import colored, voc_color  # noqa: E402
 from train.report.pictures import cut_out, mask, overlay, photo, take  # noqa: E402
@@ -87,8 +88,8 @@ def test_samples_are_rows(folder, examined):
     for sample in found.samples:
         row = rows[sample.name]
         assert int(row["left"]) == sample.window.left
-        assert float(row["iou_background"]) == pytest.approx(sample.confusion.iou[0], abs=1e-5)
-        assert row["iou_water"] == "" or sample.confusion.predicted[2]
+        assert float(row["iou_background"]) == pytest.approx(sample.sums.iou[0], abs=1e-5)
+        assert row["iou_water"] == "" or sample.sums.predicted[2]
 
 
 def test_both_kinds_of_figures_are_named(folder, examined):
@@ -230,9 +231,10 @@ def test_a_picture_shows_what_was_counted(examined):
     examiner, found = examined
     sample = found.samples[2]
     picture = take(examiner, sample)
-    again = type(sample.confusion)(3)
+    again = Confusion(3)
     again.add(picture.truth_QHW[0], picture.labels_QHW[0])
-    assert again.counts.tolist() == sample.confusion.counts.tolist()
+    for name in ("hits", "true", "predicted", "asked"):
+        assert getattr(again, name).tolist() == getattr(sample.sums, name).tolist()
 
 
 PHOTO_3HW = np.arange(12, dtype=np.uint8).reshape(3, 2, 2) + 100
@@ -330,3 +332,45 @@ def test_a_board_takes_curves_and_pictures(tmp_path):
     (events,) = tmp_path.iterdir()
     assert b"loss" in events.read_bytes()
     assert b"iou" not in events.read_bytes()
+
+
+# --- letters
+
+
+@pytest.fixture
+def fonts_with(monkeypatch):
+    """Leave only fonts that come with matplotlib, and of these only some."""
+    from matplotlib.font_manager import fontManager
+
+    def leave(wanted):
+        fonts = [f for f in fontManager.ttflist if "mpl-data" in f.fname and wanted(f)]
+        monkeypatch.setattr(fontManager, "ttflist", fonts)
+        lettering._searched.cache_clear()
+
+    yield leave
+    lettering._searched.cache_clear()
+
+
+def test_letters_are_of_a_font_that_has_them(fonts_with):
+    """STIX has what DejaVu Sans lacks; without it, it is missing. What nobody has is said in one line."""
+    fonts_with(lambda _: True)
+    circled = "\u20dd"
+    assert lettering.lettering(["road", "Straße"]).families == ("DejaVu Sans",)
+    assert lettering.lettering([circled]) == lettering.Lettering(("DejaVu Sans", "STIXGeneral"))
+    assert lettering.lettering(["road 背"]).missing == "背"
+    line = lettering.box_warning(["背景", "背"])
+    assert "boxes for 景背, which" in line
+    assert "\n" not in line
+    assert lettering.box_warning(["road", "Straße", circled]) is None
+    fonts_with(lambda f: f.name == "DejaVu Sans")
+    assert lettering.lettering([circled]).missing == circled
+
+
+def test_charts_take_names_as_they_are(examined, tmp_path, capfd):
+    """Chinese, or what it might take for mathematics; without a word of matplotlib's."""
+    classes = default_classes(("背景", "a$b_{c$", "water"))
+    examiner, found = examined
+    epochs = [replace(epoch, iou=(0.5, 0.4, 0.3)) for epoch in EPOCHS]
+    make_report(tmp_path / "r", replace(examiner, spec=replace(SPEC, classes=classes)), found, epochs)
+    assert (tmp_path / "r" / "classes.png").exists()
+    assert capfd.readouterr() == ("", "")

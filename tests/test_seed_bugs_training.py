@@ -5,7 +5,6 @@ Numbers are those of section (d) of the inventory of seed systems.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import sys
@@ -26,32 +25,24 @@ from train.models.network import Network  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.recompute import recompute_blocks  # noqa: E402
-from training_data import flags, write_images  # noqa: E402
+from training_data import SMALL, five_pictures, flags, read_log  # noqa: E402
 from training_processes import Run  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 TOLD = {
-    "classes": ("background", "building"),
-    "width": 4,
-    "depth": 1,
-    "crop": 32,
+    **SMALL,
     "batch": 4,
     "epochs": 3,
     "crops_per_epoch": 8,
-    "lr": 0.02,
     "schedule": "multistep",
     "milestones": (1.0, 2.0),
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
 }
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Five pictures: three to train on, one that chooses, one for the end; less than a batch each."""
-    images, masks = write_images(tmp_path_factory.mktemp("pictures"), [(48, 48)] * 5)
-    return {"images": str(images), "masks": str(masks), "val": 0.2, "test": 0.2}
+    """Pictures, less than a batch of them in each part."""
+    return five_pictures(tmp_path_factory.mktemp("pictures"), 48)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +50,6 @@ def finished(folders, tmp_path_factory):
     outdir = tmp_path_factory.mktemp("runs") / "finished"
     run.train(TrainOptions(**TOLD, **folders), outdir)
     return outdir
-
-
-def log(outdir):
-    with (outdir / "log.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def result_of(outdir):
@@ -74,7 +60,7 @@ def test_d2_3_the_loss_is_the_mean_of_its_epoch(folders, tmp_path, monkeypatch):
     """The seed divided a sum that it never reset: a loss of 1 was printed as 31.7."""
     monkeypatch.setattr(learner, "make_loss", lambda _: lambda logits, *_: logits.sum() * 0 + 1)
     run.train(TrainOptions(**TOLD, **folders), tmp_path / "run")
-    assert [row["loss"] for row in log(tmp_path / "run")] == ["1", "1", "1"]
+    assert [row["loss"] for row in read_log(tmp_path / "run")] == ["1", "1", "1"]
 
 
 def test_d2_4_a_run_carries_on_with_all_of_its_state(folders, finished, tmp_path, monkeypatch):
@@ -88,7 +74,7 @@ def test_d2_4_a_run_carries_on_with_all_of_its_state(folders, finished, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run.train(TrainOptions(**TOLD, **folders), tmp_path / "run", say=said.append)
     assert "carrying on after epoch 2" in said
-    assert [row["epoch"] for row in log(tmp_path / "run")] == ["1", "2", "3"]
+    assert [row["epoch"] for row in read_log(tmp_path / "run")] == ["1", "2", "3"]
     one, other = (load_checkpoint(d / "last")[0].state_dict() for d in (finished, tmp_path / "run"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -142,7 +128,7 @@ def test_d3_7_mixed_precision_neither_diverges_nor_hides_it(folders, tmp_path, m
         patch.setattr(learner, "make_loss", spied)
         run.train(TrainOptions(**TOLD, **folders, precision="bf16"), tmp_path / "run")
     assert set(seen) == {torch.float32}
-    assert all(math.isfinite(float(row["loss"])) for row in log(tmp_path / "run"))
+    assert all(math.isfinite(float(row["loss"])) for row in read_log(tmp_path / "run"))
     monkeypatch.setattr(learner, "make_loss", lambda _: lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(TilerError, match="diverged in epoch 1"):
         run.train(TrainOptions(**TOLD, **folders, precision="bf16"), tmp_path / "nan")
@@ -186,7 +172,7 @@ def test_d3_16_the_best_score_is_carried_on(finished):
     """The seed forgot it when it resumed, and then wrote a worse model over a better."""
     progress = load_state(finished / "last")["progress"]
     assert progress["scores"] == {
-        int(row["epoch"]): pytest.approx(float(row["mean_iou"]), abs=1e-7) for row in log(finished)
+        int(row["epoch"]): pytest.approx(float(row["mean_iou"]), abs=1e-7) for row in read_log(finished)
     }
 
 
@@ -234,7 +220,7 @@ def test_d4_10_the_best_is_by_score(finished):
     """The seed kept the weights of the lowest validation loss, which were not those of the highest score."""
     with pytest.raises(UsageError, match="--best-by"):
         TrainOptions(**TOLD, images="i", masks="m", best_by="loss")
-    scores = [float(row["mean_iou"]) for row in log(finished)]
+    scores = [float(row["mean_iou"]) for row in read_log(finished)]
     assert result_of(finished)["best_epoch"] == 1 + scores.index(max(scores))
 
 
@@ -261,12 +247,12 @@ def test_d5_4_d7_8_validation_neither_trains_nor_keeps_gradients(folders, tmp_pa
     run.train(TrainOptions(**{**TOLD, "epochs": 1}, **folders), tmp_path / "run")
     assert set(modes) == {(True, True), (False, False)}
     assert modes.count((True, True)) == 2  # the steps
-    assert float(log(tmp_path / "run")[0]["mean_iou"]) > 0
+    assert float(read_log(tmp_path / "run")[0]["mean_iou"]) > 0
 
 
 def test_d6_3_a_schedule_is_followed_and_logged(finished):
     """The seed never stepped MultiStepLR, and logged the initial rate in every epoch."""
-    assert [float(row["lr"]) for row in log(finished)] == pytest.approx([0.02, 0.01, 0.005])
+    assert [float(row["lr"]) for row in read_log(finished)] == pytest.approx([0.02, 0.01, 0.005])
 
 
 def test_d6_4_true_and_false_are_words_of_toml(folders, tmp_path, capsys):
@@ -289,4 +275,4 @@ def test_d7_6_options_are_what_was_told(finished, folders):
     written = tomllib.loads((finished / "options.toml").read_text())
     for name, value in {**TOLD, **folders}.items():
         assert written[name] == (list(value) if isinstance(value, tuple) else value)
-    assert len(log(finished)) == TOLD["epochs"]
+    assert len(read_log(finished)) == TOLD["epochs"]

@@ -14,8 +14,11 @@ from torch import nn  # noqa: E402
 
 from tiler.errors import InputError, OutOfMemoryError, UsageError  # noqa: E402
 from train.average import Average  # noqa: E402
+from train.data.crops import Keys, Sample, crop_loader  # noqa: E402
+from train.data.labelled import CACHE_BYTES, Library  # noqa: E402
+from train.data.legend import Legend  # noqa: E402
 from train.freezing import batch_norms, check_freezable, set_frozen, set_training  # noqa: E402
-from train.loop import Awaited, epoch_seed  # noqa: E402
+from train.loop import Awaited, epoch_seed, readers_alive  # noqa: E402
 from train.models.presets import make  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.progress import Progress  # noqa: E402
@@ -237,7 +240,7 @@ def test_a_reader_that_was_killed_is_one_line(raised, kind):
         raise raised
         yield
 
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(RuntimeError) as error, readers_alive():
         list(Awaited(items()))
     assert type(error.value) is kind
 
@@ -258,3 +261,18 @@ def test_what_a_reader_refuses_is_one_line(workers):
     with pytest.raises(InputError) as error:
         list(Awaited(torch.utils.data.DataLoader(Unreadable(), num_workers=workers)))
     assert str(error.value) == "a mask has one band, got 3"
+
+
+class Limits(torch.utils.data.Dataset):
+    """Samples that say how much memory their reader may keep."""
+
+    library = Library(Legend(("a", "b")))
+
+    def __getitem__(self, key):
+        return Sample(*(torch.tensor(self.library.cache.limit) for _ in range(3)))
+
+
+@pytest.mark.slow
+def test_processes_that_read_share_their_memory():
+    limits = [int(limit) for sample in crop_loader(Limits(), Keys(4), 2) for limit in sample.pixels_CHW]
+    assert limits == [CACHE_BYTES // 2] * 4

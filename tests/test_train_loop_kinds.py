@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -17,34 +18,15 @@ from train.cli import main  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
 from train.recipes import RECIPES, with_recipe  # noqa: E402
 from train.run import train  # noqa: E402
-from training_data import write_images  # noqa: E402
+from training_data import SMALL, five_pictures, flags, read_log  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-TOLD = {
-    "classes": ("background", "building"),
-    "width": 4,
-    "depth": 1,
-    "crop": 32,
-    "batch": 2,
-    "epochs": 2,
-    "crops_per_epoch": 16,
-    "lr": 0.02,
-    "average": 0.0,
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
-}
+TOLD = {**SMALL, "batch": 2, "epochs": 2, "crops_per_epoch": 16, "average": 0.0}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    images, masks = write_images(tmp_path_factory.mktemp("pictures"), [(64, 64)] * 5)
-    return {"images": str(images), "masks": str(masks), "val": 0.2, "test": 0.2}
-
-
-def log(outdir):
-    with (outdir / "log.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return five_pictures(tmp_path_factory.mktemp("pictures"), 64)
 
 
 def run(folders, outdir, **more):
@@ -52,7 +34,8 @@ def run(folders, outdir, **more):
     told = {k: v for k, v in {**TOLD, **folders, **more}.items() if v is not None}
     said = []
     result = train(TrainOptions(**told), outdir, say=said.append)
-    return result, log(outdir), said
+    rows = [{name: float(value) for name, value in row.items()} for row in read_log(outdir)]
+    return result, rows, said
 
 
 KINDS = {
@@ -321,6 +304,66 @@ def test_a_run_tells_its_options_in_full(folders, tmp_path):
     options.check_same(again)
     assert again["lr"] == 0.5
     assert json.loads(json.dumps(again["class_weights"])) == [1.0, 2.0]
+
+
+LENGTHS = ("freeze_epochs", "warmup_epochs", "floor_epochs", "tail_epochs", "step_epochs")
+
+
+@pytest.mark.parametrize("preset", sorted({n for n, r in RECIPES.items() if set(r) & set(LENGTHS)}))
+def test_a_shorter_run_has_shorter_stages(preset):
+    """Of any number of epochs, what a recipe says in epochs keeps its share, and it is said."""
+    recipe = RECIPES[preset]
+    for epochs in (1, 2, 5, recipe["epochs"] - 1):
+        said = []
+        given = {"classes": ("a", "b"), "images": "i", "masks": "m", "preset": preset, "epochs": epochs}
+        options = with_recipe(given, said.append)
+        assert len(said) == 1
+        for name in LENGTHS:
+            if name not in recipe:
+                continue
+            value, error = getattr(options, name), 0.51 if name == "freeze_epochs" else 0.001
+            assert value == pytest.approx(recipe[name] * epochs / recipe["epochs"], abs=error)
+            assert f"--{name.replace('_', '-')} {value:g}" in said[0]
+    for epochs in (recipe["epochs"], 2 * recipe["epochs"]):
+        options = with_recipe({**given, "epochs": epochs}, said.append)
+        assert len(said) == 1
+        assert all(getattr(options, name) == recipe[name] for name in LENGTHS if name in recipe)
+
+
+def test_what_is_typed_is_not_shortened():
+    given = {"classes": ("a", "b"), "images": "i", "masks": "m", "preset": "bubbliiiing-vgg", "epochs": 5}
+    with pytest.raises(UsageError, match="--freeze-epochs is 0 to --epochs 5, got 50"):
+        with_recipe({**given, "freeze_epochs": 50})
+    said = []
+    assert with_recipe({**given, "warmup_epochs": 1.0}, said.append).warmup_epochs == 1
+    assert with_recipe({**given, "schedule": "constant"}, said.append).floor_epochs == 0
+    assert "--freeze-epochs 2" in said[1]
+    assert "floor" not in said[1]
+
+
+def test_a_file_of_defaults_goes_before_a_recipe(folders, tmp_path):
+    """Its empty lists, too: else the recipe's own class weights would stay."""
+    told = {**folders, "classes": ("a", "b"), "preset": "wzm", "loss": "ce+dice-image", "crop": 32}
+    defaults = TrainOptions(classes=("a", "b"), images="i", masks="m").to_toml().splitlines()
+    (tmp_path / "c.toml").write_text(
+        "\n".join(line for line in defaults if line.partition(" = ")[0] not in told)
+    )
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.run.train", lambda options, *_, **__: made.append(options))
+        assert run_command(main, [str(tmp_path), "--config", str(tmp_path / "c.toml"), *flags(told)]) == 0
+    assert made == [TrainOptions(**told)]
+    assert "class_weights" in RECIPES["wzm"]
+
+
+def test_a_run_of_before_lists_were_written_is_carried_on():
+    """Its options.toml lacks those that are empty."""
+    options = TrainOptions(classes=("a", "b"), images="i", masks="m")
+    lines = [line for line in options.to_toml().splitlines() if not line.endswith("= []")]
+    assert len(lines) < len(options.to_toml().splitlines())
+    options.check_same(tomllib.loads("\n".join(lines)))
+    with pytest.raises(UsageError, match="--nodata was not given, got 0"):
+        replace(options, nodata=0.0).check_same(tomllib.loads("\n".join(lines)))
 
 
 @pytest.mark.slow

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from train.checkpoint import load_checkpoint  # noqa: E402
-from training_data import flags, write_images, write_pair  # noqa: E402
-from training_processes import Run, free_port, together  # noqa: E402
+from training_data import SMALL, flags, read_log, write_images, write_pair  # noqa: E402
+from training_processes import (  # noqa: E402
+    Run,
+    free_port,
+    program,
+    start_together,
+    together,
+    wait_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 ROOT = Path(__file__).parents[1]
-TOLD = {
-    "classes": ("background", "building"),
-    "depth": 1,
-    "width": 4,
-    "crop": 32,
-    "batch": 4,
-    "epochs": 6,
-    "crops_per_epoch": 12,
-    "lr": 0.02,
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
-}
+TOLD = {**SMALL, "batch": 4, "epochs": 6, "crops_per_epoch": 12}
 SAME = ("metrics.json", "best/model.safetensors", "last/model.safetensors", "best/spec.json")
 
 
@@ -47,11 +44,6 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     images, masks = write_images(root, [(40 + 8 * i, 64) for i in range(7)])
     return {"images": str(images), "masks": str(masks), "val": 0.45, "test": 0.3}
-
-
-def log(outdir):
-    with (outdir / "log.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 # --- kills
@@ -74,7 +66,7 @@ def killed_and_resumed(told, outdir, kills, seed):
 
 def but_for_times(outdir):
     """The log, but for what no two runs share."""
-    return [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in log(outdir)]
+    return [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in read_log(outdir)]
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -91,8 +83,60 @@ def test_killed_at_random_it_ends_with_the_very_same_weights(pair, tmp_path, kil
     for name in (*SAME, "epoch-0004/model.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert but_for_times(killed) == but_for_times(whole)
-    assert len({row["lr"] for row in log(whole)}) > 1  # the plateau was met
+    assert len({row["lr"] for row in read_log(whole)}) > 1  # the plateau was met
     assert {p.name for p in killed.iterdir()} == {p.name for p in whole.iterdir()}
+
+
+# --- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_stops_cleanly(pair, tmp_path, number):
+    """As a batch scheduler sends it: exit code 4, one line; the same command carries on."""
+    words = [str(tmp_path / "run"), "--pair", *pair, *flags({**TOLD, "epochs": 500})]
+    process = program(words, tmp_path)
+    wait_for(tmp_path / "out", "epoch   1/")
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 4
+    told = (tmp_path / "err").read_text().strip()
+    assert told == "error: interrupted; run the same command again to carry on"
+    process = program(words, tmp_path)
+    wait_for(tmp_path / "out", "carrying on after epoch")
+    process.kill()
+    process.join()
+
+
+@pytest.mark.slow
+def test_a_stop_of_all_processes_is_one_line(pair, tmp_path):
+    """A terminal interrupts those that read, too; at any moment, also while they start."""
+    words = [str(tmp_path / "run"), "--pair", *pair, *flags({**TOLD, "epochs": 500, "workers": 2})]
+    command = [sys.executable, "-m", "train", *words]
+    for first in ("network", "epoch   1/"):
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+        process = subprocess.Popen(command, **quiet, start_new_session=True)
+        for line in process.stdout:
+            if line.startswith((first, "carrying on")):
+                break
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate()
+        assert process.returncode == 4
+        assert told.strip() == "error: interrupted; run the same command again to carry on"
+
+
+@pytest.mark.slow
+def test_a_reader_that_is_killed_is_one_line(pair, tmp_path):
+    """Wherever the run is just then."""
+    run = Run({**TOLD, "pair": (pair,), "epochs": 500, "workers": 1}, tmp_path / "run")
+    while not run.line().startswith("epoch   1/"):
+        pass
+    readers = [p for p in psutil.Process(run.process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    readers[0].kill()
+    said, code = run.end()
+    assert code == 1
+    assert said[-1].startswith("OutOfMemoryError: processes that read crops live as long as the run")
+    assert "\n" not in said[-1]
 
 
 # --- several processes
@@ -111,7 +155,7 @@ def test_two_processes_are_one(folders, tmp_path, more):
     assert any("2 processes" in line for line in first)
     assert second == []  # only the first prints
 
-    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert len(one) == len(two) == 4
     for a, b in zip(one, two, strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
@@ -166,8 +210,30 @@ def test_two_processes_freeze_and_thaw_as_one(folders, tmp_path):
     said, code = Run(told, tmp_path / "one").end()
     assert code == 0, said
     assert [code for _, code in together(2, told, tmp_path / "two")] == [0, 0]
-    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+    for a, b in zip(read_log(tmp_path / "one"), read_log(tmp_path / "two"), strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_lost_is_one_line(folders, tmp_path):
+    """The others do not end in a traceback."""
+    first, second = start_together(2, {**TOLD, **folders, "epochs": 500}, tmp_path / "run")
+    while not first.line().startswith("epoch   2/"):
+        pass
+    second.kill()
+    said, code = first.end()
+    assert code == 1
+    assert said[-1].startswith("TilerError: processes of a run live as long as it does, process 0 of 2 lost")
+    assert "\n" not in said[-1]
+
+
+def test_what_one_process_refuses_all_do(folders, tmp_path):
+    """None waits for it; here it finds other weights than the first."""
+    told = {**TOLD, **folders, "norm": "none"}
+    first, second = start_together(2, told, tmp_path / "run", [{}, {"weights": str(tmp_path / "none")}])
+    for said, code in (first.end(), second.end()):
+        assert code == 1
+        assert said[-1:] == [f"InputError: a file of weights is there, got {tmp_path / 'none'}"]
 
 
 def test_a_batch_that_does_not_divide_is_refused(folders, tmp_path):

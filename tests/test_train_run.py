@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 torch = pytest.importorskip("torch")
 
 from refusals import refused  # noqa: E402
 from tiler.cli.main import run_command, tiler  # noqa: E402
-from tiler.errors import InputError, MissingError, OutputError, TilerError, UsageError  # noqa: E402
+from tiler.errors import (  # noqa: E402
+    InputError,
+    MissingError,
+    OutOfMemoryError,
+    OutputError,
+    TilerError,
+    UsageError,
+)
 from tiler.spec import ModelSpec, default_classes  # noqa: E402
 from train import conclusion, learner, loop, run  # noqa: E402
 from train.checkpoint import load_checkpoint, load_state, recover, save_checkpoint  # noqa: E402
@@ -24,21 +33,19 @@ from train.cli import main  # noqa: E402
 from train.models.options import UNetOptions  # noqa: E402
 from train.models.unet import UNet  # noqa: E402
 from train.options import TrainOptions  # noqa: E402
-from training_data import flags, write_images, write_pair  # noqa: E402
+from train.writing import write_whole  # noqa: E402
+from training_data import (  # noqa: E402
+    PLACE,
+    SMALL,
+    five_pictures,
+    flags,
+    read_log,
+    write,
+    write_images,
+    write_pair,
+)
 
-TOLD = {
-    "classes": ("background", "building"),
-    "depth": 1,
-    "width": 4,
-    "crop": 32,
-    "batch": 2,
-    "epochs": 8,
-    "crops_per_epoch": 8,
-    "lr": 0.02,
-    "device": "cpu",
-    "threads": 1,
-    "report": False,
-}
+TOLD = {**SMALL, "batch": 2, "epochs": 8, "crops_per_epoch": 8}
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +92,6 @@ def test_the_spec_tells_how_the_network_is_fed(finished):
     assert [c.name for c in spec.classes] == ["background", "building"]
 
 
-def read_log(outdir):
-    """Rows of log.csv."""
-    with (outdir / "log.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def without_seconds(outdir):
     """The log, but for what no two runs share."""
     return [{k: v for k, v in row.items() if k not in {"seconds", "waited"}} for row in read_log(outdir)]
@@ -132,6 +133,69 @@ def test_a_swap_cut_in_two_is_undone(tmp_path):
     recover(tmp_path / "last")
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
     assert load_checkpoint(tmp_path / "last")[1] == spec
+
+
+class Disk:
+    """Which files and folders were synced, as they are, before something gets its name."""
+
+    def __init__(self, patch):
+        self.synced = set()
+        patch.setattr("os.fsync", self.sync)
+
+    def sync(self, descriptor):
+        self.synced.add(self.state(os.fstat(descriptor)))
+
+    def state(self, stat):
+        return stat.st_ino, stat.st_mtime_ns
+
+    def holds(self, path):
+        """A file, or a folder with all that is in it."""
+        return all(self.state(p.stat()) in self.synced for p in (path, *path.rglob("*")))
+
+
+def test_what_gets_its_name_is_on_the_disk(tmp_path, monkeypatch):
+    """So that a power cut, too, leaves the old or the new: checkpoints before they are swapped, and files."""
+    disk, named = Disk(monkeypatch), []
+
+    def spied(plain):
+        def rename(path, target):
+            if path.name.endswith(".partial"):
+                named.append(Path(target).name)
+                assert disk.holds(path), path
+            return plain(path, target)
+
+        return rename
+
+    monkeypatch.setattr(Path, "rename", spied(Path.rename))
+    monkeypatch.setattr(Path, "replace", spied(Path.replace))
+    for state in ({"epoch": 1}, {"epoch": 2}):
+        save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), state)
+        assert disk.holds(tmp_path / "last")
+    write_whole(tmp_path / "metrics.json", b"{}")
+    assert named == ["last", "last", "metrics.json"]
+    assert disk.state(tmp_path.stat()) in disk.synced
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_sync_that_fails_leaves_the_old_checkpoint_or_the_new(tmp_path, monkeypatch, nth):
+    """The n-th one: four files, their folder, and the folder that names it."""
+    save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), {"epoch": 1})
+    calls, plain = [], os.fsync
+
+    def fail(descriptor):
+        calls.append(descriptor)
+        if len(calls) == nth:
+            raise OSError(5, "Input/output error")
+        plain(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(OutputError, match="Input/output error") as error:
+            save_checkpoint(tmp_path / "last", UNet(UNetOptions(3, 2, 1, 4)), some_spec(), {"epoch": 2})
+    assert "\n" not in str(error.value)
+    recover(tmp_path / "last")
+    assert load_state(tmp_path / "last") == {"epoch": 1 if nth < 6 else 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
 def some_spec() -> ModelSpec:
@@ -213,6 +277,63 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
     (masks / "0.png").replace(masks / "9.png")
     with pytest.raises(UsageError, match=r"data that it began with.*--overwrite"):
         run.train(options, tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_other_labels_are_refused(tmp_path, monkeypatch, part):
+    """Of the same pixels: one pixel of one mask is of another class."""
+    options = TrainOptions(**{**TOLD, "epochs": 1}, **five_pictures(tmp_path, 32))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "conclude", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(options, tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):  # nothing has changed
+            run.train(options, tmp_path / "run")
+    mask = getattr(run.find_data(options).split, part)[0].source.labels.path
+    with rasterio.open(mask) as dataset:
+        raw_1HW = dataset.read()
+    raw_1HW[0, 0, 0] ^= 1
+    write(mask, raw_1HW)
+    with pytest.raises(UsageError, match=rf"the {part} part has others now.*--overwrite") as error:
+        run.train(options, tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_labels_are_told_apart_by_what_is_learnt_from(tmp_path):
+    """The same under another name or coding; other objects only where gaps between them count."""
+    numbered_1HW = np.arange(48 * 200, dtype=np.uint16).reshape(1, 48, 200) // 200 % 3
+    image, mask = write_pair(tmp_path, 48, 200)
+
+    def digest(raw_1HW, **told):
+        write(mask, raw_1HW, **PLACE)
+        options = TrainOptions(**TOLD, pair=((str(image), str(mask)),), **told)
+        return run.look_at(run.find_data(options), options).labels
+
+    objects = {"coding": "instances"}
+    plain = digest(numbered_1HW, **objects)
+    assert digest((numbered_1HW > 0).astype(np.uint8)) == plain
+    assert digest(numbered_1HW[:, ::-1], **objects) == digest(5 * numbered_1HW[:, ::-1], **objects) != plain
+    gaps = {**objects, "border_weight": 10.0}
+    assert digest(numbered_1HW, **gaps) != digest(5 * numbered_1HW, **gaps)
+
+
+def test_weights_are_refused_before_the_data_is_read(pair, tmp_path, monkeypatch):
+    """A file that is not there, is none, or is of another network."""
+
+    def read(*_):
+        raise AssertionError("the data was read first")
+
+    monkeypatch.setattr(run, "look_at", read)
+    (tmp_path / "text.pth").write_text("weights")
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    for name, words in {"none": "is there, got", "text": "state dict", "other": "choose the preset"}.items():
+        told = {**TOLD, "weights": str(tmp_path / f"{name}.pth")}
+        with pytest.raises(InputError, match=words) as error:
+            run.train(TrainOptions(**told, pair=(pair,)), tmp_path / "run")
+        assert "\n" not in str(error.value)
+        assert "weights_only" not in str(error.value)  # which PyTorch advises to switch off
+        assert not (tmp_path / "run").exists()
 
 
 def interrupted(*_):
@@ -298,6 +419,52 @@ def test_bad_usage_is_one_line(capsys, pair, tmp_path):
         [str(outdir), "--classes", "a,b", "--images", str(tmp_path), "--masks", "nowhere"],
         "nowhere",
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('data = "folder"', 'data in CONFIG is a list like ["a", "b"], got \'folder\''),
+        ('pair = ["a.tif", "b.tif"]', 'pair in CONFIG is a list like [["a", "b"], ["c", "d"]]'),
+        ("class_weights = [[1]]", "class_weights in CONFIG is text, a number, or a list of these"),
+        ("batch = [1]", "batch in CONFIG is text or a number, got [1]"),
+        ("seed = 99999999999999999999", "--seed is a number from 0 to 2^63 - 1"),
+    ],
+)
+def test_a_wrong_config_is_one_line(capsys, pair, tmp_path, lines, words):
+    (tmp_path / "c.toml").write_text(lines)
+    command = [tmp_path / "run", "--pair", *pair, "--classes", "a,b", "--config", tmp_path / "c.toml"]
+    refused(capsys, main, command, words.replace("CONFIG", str(tmp_path / "c.toml")))
+
+
+def test_too_little_memory_is_one_line(capsys, pair, tmp_path):
+    """PyTorch raises a RuntimeError like any other."""
+    refused(capsys, main, [*arguments(pair, tmp_path / "run", width=10**10), "--quiet"], "--width", code=3)
+
+
+def test_the_first_of_several_processes_speaks(capsys, pair, tmp_path, monkeypatch):
+    """What all refuse alike is said once; what may be one's own is said by that one."""
+    monkeypatch.setattr("train.cli.MOMENT", 0)
+    words = [str(tmp_path / "run"), "--pair", *pair]
+    monkeypatch.setenv("RANK", "1")
+    for wrong, code in (("--colour red", 2), ("--crop 31", 2), ("--device cuda", 3)):
+        if code == 3 and torch.cuda.is_available():
+            continue
+        command = [*words, "--classes", "a,b", *wrong.split()]
+        assert run_command(main, command) == code
+        assert capsys.readouterr() == ("", "")
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", "0")
+            refused(capsys, main, command, wrong.split()[0], code=code)
+
+    def raise_it(error):
+        monkeypatch.setattr(run, "train", lambda *_, **__: (_ for _ in ()).throw(error))
+
+    raise_it(OutOfMemoryError("a batch fits"))
+    refused(capsys, main, [*words, "--classes", "a,b"], "a batch fits", code=3)
+    raise_it(KeyboardInterrupt())
+    assert run_command(main, [*words, "--classes", "a,b"]) == 4
+    assert capsys.readouterr().err.strip() == ""
 
 
 def test_a_refused_run_can_be_corrected(capsys, pair, tmp_path):

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+SMALL = {
+    "classes": ("background", "building"),
+    "depth": 1,
+    "width": 4,
+    "crop": 32,
+    "lr": 0.02,
+    "device": "cpu",
+    "threads": 1,
+    "report": False,
+}
+"""Options of a run of a second."""
 PLACE = {"crs": "EPSG:32737", "transform": from_origin(500_000, 9_300_000, 0.5, 0.5)}
 """In UTM, half a metre per pixel."""
 
@@ -48,6 +61,18 @@ def write_images(folder, sizes):
         write(folder / "images" / f"{i}.png", raw_CHW)
         write(folder / "masks" / f"{i}.png", mask_1HW)
     return folder / "images", folder / "masks"
+
+
+def five_pictures(folder, side):
+    """Three to train on, one that chooses, one for the end, as options."""
+    images, masks = write_images(folder, [(side, side)] * 5)
+    return {"images": str(images), "masks": str(masks), "val": 0.2, "test": 0.2}
+
+
+def read_log(outdir):
+    """Rows of a run's log.csv."""
+    with (outdir / "log.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def flags(told):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +51,23 @@ class Run:
         return said, self.process.exitcode
 
 
+def program(words, folder):
+    """``python -m train`` with these words, in a process of its own; what it prints goes to two files."""
+    process = SERVER.Process(target=_program, args=(words, folder))
+    process.start()
+    return process
+
+
+def wait_for(path, text):
+    """Until a file holds that."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {text!r} in {path}")
+
+
 def free_port():
     """One that nobody listens at just now."""
     with socket.socket() as free:
@@ -57,12 +76,23 @@ def free_port():
 
 
 def together(world, told, outdir):
-    """A run of several processes, as a launcher starts them; returns what each said and how it ended."""
+    """A run of several processes; returns what each said and how it ended."""
+    return [run.end() for run in start_together(world, told, outdir)]
+
+
+def start_together(world, told, outdir, more=({}, {})):
+    """A run of several processes, as a launcher starts them, each with some options more."""
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared |= {"LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
-    runs = [Run(told, outdir, **shared, **rank) for rank in ranks]
-    return [run.end() for run in runs]
+    return [Run({**told, **mine}, outdir, **shared, **rank) for rank, mine in zip(ranks, more, strict=True)]
+
+
+def _program(words, folder):
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.argv = ["train", *words]
+    runpy.run_module("train", run_name="__main__")
 
 
 def _train(told, outdir, environment, lines):

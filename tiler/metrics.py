@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,23 +29,11 @@ class Scores(ABC):
     """
 
     __slots__ = ()
-    FIRST_OBJECT: ClassVar[int] = 0
-    """Index of the first class that is no background."""
-
-    @abstractmethod
-    def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
-        """Count the pixels that both know; 255 in either is not counted.
-
-        Raises
-        ------
-        InputError
-            if their sizes differ, or a value is neither a class nor 255.
-        """
 
     @property
     @abstractmethod
-    def counts(self) -> NDArray[np.int64]:
-        """All that has been counted; counts of other pixels may be added to it in place."""
+    def first_object(self) -> int:
+        """Index of the first class that is no background."""
 
     @property
     @abstractmethod
@@ -61,7 +49,7 @@ class Scores(ABC):
     def class_accuracy(self) -> NDArray[np.float64]:
         """Share of the pixels that truth and prediction put on the same side of each class."""
         wrong = self.true + self.predicted - 2 * self.hits
-        return 1 - _ratio(wrong, self._asked)
+        return 1 - _ratio(wrong, self.asked)
 
     @property
     def iou(self) -> NDArray[np.float64]:
@@ -86,7 +74,7 @@ class Scores(ABC):
     @property
     def specificity(self) -> NDArray[np.float64]:
         """Share of the pixels not of a class that are not predicted as it."""
-        return _ratio(self._asked - self.true - self.predicted + self.hits, self._asked - self.true)
+        return _ratio(self.asked - self.true - self.predicted + self.hits, self.asked - self.true)
 
     @property
     def mean_iou(self) -> float:
@@ -101,12 +89,12 @@ class Scores(ABC):
     @property
     def object_iou(self) -> float:
         """`mean_iou` without the background, the first of classes that exclude each other."""
-        return mean_present(self.iou[self.FIRST_OBJECT :])
+        return mean_present(self.iou[self.first_object :])
 
     @property
     def object_dice(self) -> float:
         """`mean_dice` without the background, likewise."""
-        return mean_present(self.dice[self.FIRST_OBJECT :])
+        return mean_present(self.dice[self.first_object :])
 
     @property
     @abstractmethod
@@ -125,12 +113,33 @@ class Scores(ABC):
 
     @property
     @abstractmethod
-    def _asked(self) -> NDArray[np.int64]:
+    def asked(self) -> NDArray[np.int64]:
         """Pixels per class of which it is known whether they are of it."""
 
 
+class Counts(Scores):
+    """Scores that pixels are added to."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
+        """Count the pixels that both know; 255 in either is not counted.
+
+        Raises
+        ------
+        InputError
+            if their sizes differ, or a value is neither a class nor 255.
+        """
+
+    @property
+    @abstractmethod
+    def counts(self) -> NDArray[np.int64]:
+        """All that has been counted; counts of other pixels may be added to it in place."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Confusion(Scores):
+class Confusion(Counts):
     """Counts of (true class, predicted class), for classes that exclude each other.
 
     >>> confusion = Confusion(2)
@@ -139,7 +148,6 @@ class Confusion(Scores):
     ([[1, 0], [1, 1]], [0.5, 0.5])
     """
 
-    FIRST_OBJECT: ClassVar[int] = 1
     classes: int
     counts_TP: NDArray[np.int64] = field(init=False)
     """Rows are the truth, columns the prediction."""
@@ -150,7 +158,7 @@ class Confusion(Scores):
         object.__setattr__(self, "counts_TP", np.zeros((self.classes, self.classes), np.int64))
 
     def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
-        """As `Scores` has it: class indices and 255."""
+        """As `Counts` has it: class indices and 255."""
         if truth.shape != predicted.shape:
             raise InputError(f"truth and prediction have one size, got {truth.shape} and {predicted.shape}")
         known = (truth != NODATA) & (predicted != NODATA)
@@ -165,8 +173,13 @@ class Confusion(Scores):
         self.counts_TP[...] += np.bincount(pairs_N, minlength=self.classes**2).reshape(self.counts_TP.shape)
 
     @property
+    def first_object(self) -> int:
+        """The first class is background."""
+        return 1
+
+    @property
     def counts(self) -> NDArray[np.int64]:
-        """As `Scores` has it."""
+        """As `Counts` has it."""
         return self.counts_TP
 
     @property
@@ -195,12 +208,13 @@ class Confusion(Scores):
         return np.asarray(self.counts_TP.sum(axis=0))
 
     @property
-    def _asked(self) -> NDArray[np.int64]:
+    def asked(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
         return np.full(self.classes, self.counts_TP.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class IndependentConfusion(Scores):
+class IndependentConfusion(Counts):
     """Counts of (truth, prediction) for each class on its own: a pixel may be of several, or of none.
 
     >>> confusion = IndependentConfusion(2)
@@ -219,15 +233,20 @@ class IndependentConfusion(Scores):
         object.__setattr__(self, "counts_KTP", np.zeros((self.classes, 2, 2), np.int64))
 
     def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
-        """As `Scores` has it: (K, H, W) of 0, 1 and 255."""
+        """As `Counts` has it: (K, H, W) of 0, 1 and 255."""
         for k, (truth_HW, predicted_HW) in enumerate(zip(truth, predicted, strict=True)):
             one = Confusion(2)
             one.add(truth_HW, predicted_HW)
             self.counts_KTP[k] += one.counts_TP
 
     @property
+    def first_object(self) -> int:
+        """None is background."""
+        return 0
+
+    @property
     def counts(self) -> NDArray[np.int64]:
-        """As `Scores` has it."""
+        """As `Counts` has it."""
         return self.counts_KTP
 
     @property
@@ -256,8 +275,75 @@ class IndependentConfusion(Scores):
         return np.asarray(self.counts_KTP[:, :, 1].sum(axis=1))
 
     @property
-    def _asked(self) -> NDArray[np.int64]:
+    def asked(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
         return np.asarray(self.counts_KTP.sum(axis=(1, 2)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums(Scores):
+    """What scores of classes need of a confusion, four numbers per class, where many are kept.
+
+    >>> confusion = Confusion(2)
+    >>> confusion.add(np.array([[0, 1, 1, 255]]), np.array([[0, 1, 0, 1]]))
+    >>> sums = Sums.empty(confusion)
+    >>> sums.add(confusion)
+    >>> sums.iou.tolist(), sums.pixels
+    ([0.5, 0.5], 3)
+    """
+
+    sums_4K: NDArray[np.int64]
+    """Hits, true, predicted and asked."""
+    independent: bool
+    """Whether a pixel counts once per class."""
+
+    @classmethod
+    def empty(cls, like: Counts) -> Sums:
+        """Of no pixels yet, for classes like those."""
+        sums_4K = np.zeros((4, len(like.true)), np.int64)
+        return cls(sums_4K, isinstance(like, IndependentConfusion))
+
+    def add(self, counts: Counts) -> None:
+        """What was counted of other pixels."""
+        self.sums_4K[...] += np.stack([counts.hits, counts.true, counts.predicted, counts.asked])
+
+    @property
+    def first_object(self) -> int:
+        """The first class is background, or none is."""
+        return 0 if self.independent else 1
+
+    @property
+    def pixels(self) -> int:
+        """As `Scores` has it."""
+        return int(self.asked.sum() if self.independent else self.asked[0])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of decisions that agree."""
+        if not self.independent:
+            return float(_ratio(self.hits.sum(), self.pixels))
+        wrong = self.true + self.predicted - 2 * self.hits
+        return float(_ratio((self.asked - wrong).sum(), self.pixels))
+
+    @property
+    def hits(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return np.asarray(self.sums_4K[0])
+
+    @property
+    def true(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return np.asarray(self.sums_4K[1])
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return np.asarray(self.sums_4K[2])
+
+    @property
+    def asked(self) -> NDArray[np.int64]:
+        """As `Scores` has it."""
+        return np.asarray(self.sums_4K[3])
 
 
 def mean_present(values: NDArray[np.float64]) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from tiler.cli.main import run_command
+from tiler.cli.main import run_as_program
 from train.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, name="python -m train"))
+    run_as_program(main, "python -m train")

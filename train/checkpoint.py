@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tiler.durable import sync_file, sync_folder
 from tiler.errors import InputError
 from tiler.spec import ModelSpec
 from train.models.build import from_json, to_json
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(folder: Path, net: Network, spec: ModelSpec, state: dict[str, Any] | None = None) -> None:
-    """Write under another name, then swap: a kill leaves the old folder or the new one."""
+    """Write under another name, then swap: a kill or a power cut leaves the old folder or the new one."""
     partial = _partial(folder)
     with writing(folder):
         shutil.rmtree(partial, ignore_errors=True)
@@ -38,6 +39,9 @@ def save_checkpoint(folder: Path, net: Network, spec: ModelSpec, state: dict[str
         (partial / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
         if state is not None:
             torch.save(state, partial / "state.pt")
+        for path in partial.iterdir():
+            sync_file(path)
+        sync_folder(partial)
         _swap(partial, folder)
 
 
@@ -47,6 +51,7 @@ def _swap(partial: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
+    sync_folder(folder.parent)  # or the old one may go before the new one has its name
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -92,8 +97,11 @@ def load_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        # PyTorch's own words for a pickle are how to run whatever is in it.
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors and numbers" if pickled else _one_line(error)
         raise InputError(
-            f"the state in {folder} cannot be read: {_one_line(error)}; start anew with --overwrite"
+            f"the state in {folder} cannot be read: {reason}; start anew with --overwrite"
         ) from None
     return state
 

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
+from tiler.cli.main import INTERRUPTED
 from tiler.cli.options import config_option
-from tiler.errors import MissingError
+from tiler.errors import MissingError, OutOfMemoryError, UsageError
 from train.flags import flags
 from train.options import GROUPS, TrainOptions
 from train.recipes import listing, with_recipe
 from train.told import how_told
 
+MOMENT: Final = 10.0
+"""Seconds that the first process has to say what all refuse, before the others end."""
 
-class Grouped(click.Command):
-    """A command whose help has headings."""
+
+class TrainCommand(click.Command):
+    """A command whose help has headings; of several processes that a launcher starts, the first speaks."""
+
+    def main(self, *arguments: Any, **told: Any) -> Any:  # noqa: ANN401 - as click has it
+        """What all processes refuse alike is said once; their exit codes are alike."""
+        try:
+            return super().main(*arguments, **told)
+        except (click.UsageError, UsageError, MissingError) as error:
+            if is_first() or isinstance(error, OutOfMemoryError):
+                raise
+            with suppress(KeyboardInterrupt):  # a launcher stops all as soon as one has ended
+                time.sleep(MOMENT)
+            return error.exit_code
+        except click.Abort:
+            if is_first():
+                raise
+            return INTERRUPTED
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One section per group, in the order of the groups."""
@@ -41,7 +63,7 @@ def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> No
         ctx.exit()
 
 
-@click.command(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=TrainCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("outdir", type=click.Path(path_type=Path))
 @flags([f.name for f in fields(TrainOptions)])
 @click.option(
@@ -71,8 +93,14 @@ def main(ctx: click.Context, /, outdir: Path, overwrite: bool, quiet: bool, **to
         from train.run import train
     except ModuleNotFoundError as error:
         raise MissingError(f"training needs {error.name}; pip install 'gigatiler[train]'") from None
-    options = with_recipe(given)
-    train(options, outdir, overwrite=overwrite, progress=not quiet, say=_silent if quiet else click.echo)
+    say = _silent if quiet else click.echo
+    options = with_recipe(given, say if is_first() else _silent)
+    train(options, outdir, overwrite=overwrite, progress=not quiet, say=say)
+
+
+def is_first() -> bool:
+    """Whether this process is the only one, or the first of those that a launcher starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:

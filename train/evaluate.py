@@ -19,6 +19,7 @@ from tiler.errors import InputError
 from tiler.finish import Finisher
 from tiler.geometry import Window
 from tiler.grid import Axis, TileGrid, round_up
+from tiler.metrics import Sums
 from tiler.planning import BLENDED_TILE
 from tiler.predict import predict
 from tiler.readers.ground import pixel_area
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tiler.metrics import Scores
+    from tiler.metrics import Counts
     from tiler.pixels import Pixels
     from tiler.ports import Raster, RasterInfo
     from tiler.spec import ModelSpec
@@ -210,25 +211,26 @@ def evaluate(
     """
     net.eval()
     examiner = Examiner(net, device, library, spec, tta)
-    samples = [sample for part in parts for sample in _samples(examiner, part)]
     total = empty_confusion(spec)
-    for sample in samples:
-        total.counts[...] += sample.confusion.counts
-    return Evaluation(total, [sample for sample in samples if sample.confusion.pixels])
+    samples = [sample for part in parts for sample in _samples(examiner, part, total)]
+    return Evaluation(total, [sample for sample in samples if sample.sums.pixels])
 
 
-def _samples(examiner: Examiner, part: Part) -> list[SampleScore]:
-    found: dict[Window, Scores] = {}
+def _samples(examiner: Examiner, part: Part, total: Counts) -> list[SampleScore]:
+    """The samples of a part; what is counted is added to the total, too."""
+    found: dict[Window, Sums] = {}
     for answer in examiner.answers(part):
         for cell in cells(part.window, answer.window):
-            confusion = found.setdefault(cell, empty_confusion(examiner.spec))
+            confusion = empty_confusion(examiner.spec)
             inside = cell.intersection(answer.window).shifted(-answer.window.top, -answer.window.left)
             target, labels_QHW = answer.target[..., *inside.slices], answer.labels_QHW[:, *inside.slices]
             confusion.add(target, labels_QHW if target.ndim == 3 else labels_QHW[0])
+            total.counts[...] += confusion.counts
+            found.setdefault(cell, Sums.empty(total)).add(confusion)
     info = examiner.library.info(part.source)
     return [
-        SampleScore(part, cell, confusion, _pixel_m2(info, cell))
-        for cell, confusion in sorted(found.items(), key=lambda item: item[0])
+        SampleScore(part, cell, sums, _pixel_m2(info, cell))
+        for cell, sums in sorted(found.items(), key=lambda item: item[0])
     ]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiler.geometry import Window
-    from tiler.metrics import Scores
+    from tiler.metrics import Counts, Scores
     from tiler.spec import ModelSpec
     from train.data.labelled import Part
 
@@ -31,8 +31,8 @@ class SampleScore:
     """What was evaluated as an image of its own."""
     window: Window
     """The pixels of the raster that are this sample: all of the part, or a square of it."""
-    confusion: Scores
-    """Of its known pixels."""
+    sums: Scores
+    """Of its known pixels; no matrix, of which thousands of samples would fill the memory."""
     pixel_m2: float | None = None
     """Area of its middle pixel on the ground, square metres; None if it is not georeferenced."""
 
@@ -48,21 +48,21 @@ class SampleScore:
 
         NaN if only background occurs: finding nothing where nothing is says little.
         """
-        return self.confusion.object_iou
+        return self.sums.object_iou
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """All samples."""
 
-    confusion: Scores
+    confusion: Counts
     """Of all known pixels: figures of the data set."""
     samples: list[SampleScore]
     """Those with a known pixel, in the order of the parts."""
 
     def per_sample(self, score: str) -> NDArray[np.float64]:
         """One row per sample, one column per class, of ``iou``, ``dice``...; NaN where a class is absent."""
-        rows = [getattr(sample.confusion, score) for sample in self.samples]
+        rows = [getattr(sample.sums, score) for sample in self.samples]
         return np.array(rows, np.float64).reshape(len(rows), len(self.confusion.true))
 
     def sample_mean(self, score: str) -> NDArray[np.float64]:
@@ -75,7 +75,7 @@ class Evaluation:
         return sorted(scored, key=lambda sample: sample.score)
 
 
-def empty_confusion(spec: ModelSpec) -> Scores:
+def empty_confusion(spec: ModelSpec) -> Counts:
     """No counts yet: of independent classes where the activation is ``sigmoid``, else of exclusive ones."""
     K = len(spec.classes)
     return IndependentConfusion(K) if spec.activation == "sigmoid" else Confusion(K)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tiler.cli.options import BANDS, NAMES, NUMBERS
+from tiler.cli.options import BANDS, NAMES, NUMBERS, Parsed
 from train.options import TrainOptions
 from train.told import how_told
 
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from dataclasses import Field
 
+
+class Several(Parsed):
+    """Values of which there may be none: a configuration file says so by an empty list."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """As `Parsed` has it."""
+        return () if value == [] else super().convert(value, param, ctx)
+
+
 TYPES: Final = {
     "int": int,
     "float": float,
     "str": str,
     "tuple[int, ...]": BANDS,
-    "tuple[float, ...]": NUMBERS,
+    "tuple[float, ...]": Several(NUMBERS.name, NUMBERS.read),
     "tuple[str, ...]": NAMES,
 }
 """How the text of an option is read, by the type of its field."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,8 @@ class Loop:
     crops: Crops
     val: Sequence[Part]
     """What chooses the best epoch."""
+    labels: dict[str, str]
+    """As `Survey` has them: a run is carried on with the same."""
     outdir: Path
     progress: Progress = field(default_factory=Progress, init=False)
     average: Average = field(init=False)
@@ -93,7 +96,8 @@ class Loop:
         while len(self.progress.epochs) in stage.epochs and not self.stopped:
             keys.epoch = epoch = len(self.progress.epochs)
             batches = tqdm(loader, f"epoch {epoch + 1}", total=stage.steps, leave=False, disable=hidden)
-            self._epoch(epoch, Awaited(batches))
+            with readers_alive():
+                self._epoch(epoch, Awaited(batches))
             say(self.progress.epochs[-1].line(self.options.epochs, self.options.classes))
 
     def loader(self, stage: Stage) -> tuple[Keys, DataLoader[Any]]:
@@ -160,6 +164,7 @@ class Loop:
             "scaler": None if scaler is None else scaler.state_dict(),
             "schedule": self.learner.schedule.state(),
             "progress": self.progress.to_state(),
+            "labels": self.labels,
         }
         save_checkpoint(self.outdir / "last", self.net, self.spec, state)
         if self.board is not None:
@@ -174,7 +179,7 @@ class Loop:
         Raises
         ------
         UsageError
-            if that run learnt from other pixels.
+            if that run learnt from other pixels or labels.
         """
         last = self.outdir / "last"
         if self.machine.first:
@@ -185,9 +190,10 @@ class Loop:
         if not last.exists():
             return
         weights, before = load_checkpoint(last)
-        check_same_data(before, self.spec)
-        self.net.load_state_dict(weights.state_dict())
         state = load_state(last)
+        check_same_data(before, self.spec)
+        check_same_labels(state.get("labels", {}), self.labels)  # older runs did not note them
+        self.net.load_state_dict(weights.state_dict())
         self.average.net.load_state_dict(state["average"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.learner.schedule.load(state["schedule"])
@@ -212,6 +218,22 @@ def check_same_data(before: ModelSpec, now: ModelSpec) -> None:
             "a run is carried on with the data that it began with, the training part holds other pixels now; "
             "bring back what was there, or --overwrite to start anew"
         )
+
+
+def check_same_labels(before: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse other labels in any part: scores of epochs would not be of one thing.
+
+    Raises
+    ------
+    UsageError
+        naming the first part that has others.
+    """
+    for part, digest in before.items():
+        if now[part] != digest:
+            raise UsageError(
+                f"a run is carried on with the labels that it began with, the {part} part has others now, or "
+                "they are read otherwise; bring back what was there, or --overwrite to start anew"
+            )
 
 
 def show(board: Board, epoch: Epoch, names: tuple[str, ...]) -> None:
@@ -256,13 +278,32 @@ def _next(items: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever they are
         # PyTorch puts the traceback before what was said.
         said = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         raise type(error)(said) from None
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+    except (ConnectionError, EOFError) as error:
+        raise _reader_ended(error) from None
+
+
+@contextmanager
+def readers_alive() -> Iterator[None]:
+    """Make one line of a reading process that is killed; PyTorch raises it wherever this one happens to be.
+
+    Raises
+    ------
+    OutOfMemoryError
+        if it was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
             raise
-        raise OutOfMemoryError(
-            f"processes that read crops live as long as the run, got one that was ended ({one_line(error)}), "
-            "maybe for want of memory; use fewer --workers, or 0, and run again to carry on"
-        ) from None
+        raise _reader_ended(error) from None
+
+
+def _reader_ended(error: Exception) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"processes that read crops live as long as the run, got one that was ended ({one_line(error)}), "
+        "maybe for want of memory; use fewer --workers, or 0, and run again to carry on"
+    )
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:

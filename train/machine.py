@@ -7,9 +7,10 @@ and written is said and written by the first.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,11 +18,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import distributed
 
-from tiler.errors import MissingError, UsageError
+from tiler.errors import MissingError, OutOfMemoryError, TilerError, UsageError, one_line
 from tiler.grid import round_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from train.options import TrainOptions
 
+T = TypeVar("T")
 PATIENCE: Final = timedelta(days=1)
 """How long a process waits for another, which may evaluate a large raster alone. PyTorch: ten minutes."""
 
@@ -106,6 +108,42 @@ class Machine:
         """Those of all processes, in the order of the processes."""
         return items if self.world == 1 else list(gather_object(items))
 
+    def agreed(self, work: Callable[[], T]) -> T:
+        """Do what each process may refuse: what one refuses all do, so that the first says it and none waits.
+
+        Raises
+        ------
+        TilerError
+            that of the first process that has one.
+        """
+        try:
+            made, refused = work(), None
+        except TilerError as error:
+            made, refused = None, error
+        for refusal in self.gathered([refused]):
+            if refusal is not None:
+                raise refusal
+        return cast("T", made)
+
+    @contextmanager
+    def holding_together(self) -> Iterator[None]:
+        """Make one line of another process that is lost.
+
+        Raises
+        ------
+        TilerError
+            if one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # a plain one from gloo
+            if self.world == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+                raise
+            raise TilerError(
+                f"processes of a run live as long as it does, process {self.rank} of {self.world} lost "
+                f"another ({one_line(error)}); see what that one said, and run again to carry on"
+            ) from None
+
     def agree(self, net: nn.Module) -> None:
         """Give all processes the network of the first: batch norms have seen other samples in each."""
         if self.world > 1:
@@ -136,6 +174,26 @@ class Machine:
         Each process holds the gradient of its own part; wrapped networks average, and a sum is meant.
         """
         self.accelerator.backward(loss * self.world)
+
+
+@contextmanager
+def memory_enough() -> Iterator[None]:
+    """Make one line of a lack of memory on a CPU; PyTorch raises a plain RuntimeError.
+
+    Raises
+    ------
+    OutOfMemoryError
+        if there is one.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, TilerError) or "alloc" not in str(error):
+            raise
+        raise OutOfMemoryError(
+            f"a network and its crops fit into memory, got none for them ({one_line(error)}); "
+            "use a smaller --crop, --batch or --width, and fewer --workers"
+        ) from None
 
 
 def on_cpu(options: TrainOptions) -> bool:

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """What there is to learn from, and what one look at it has found."""
+    """What there is to learn from."""
 
     split: Split
     library: Library
-    found: Survey
 
     @property
     def info(self) -> RasterInfo:
@@ -37,17 +36,28 @@ class Data:
 
 
 def find_data(options: TrainOptions) -> Data:
-    """Find, divide and survey the data.
+    """Find and divide the data; no pixel is read.
+
+    Raises
+    ------
+    InputError
+        if it cannot be used together.
+    """
+    told = options.data_options()
+    library = Library(told.legend(), options.sample_options().gaps())
+    return Data(split_data(told, library), library)
+
+
+def look_at(data: Data, options: TrainOptions) -> Survey:
+    """Look at all of it once.
 
     Raises
     ------
     InputError
         if it cannot be trained on as the options say.
     """
-    told = options.data_options()
-    library = Library(told.legend(), options.sample_options().gaps())
-    split = split_data(told, library)
-    found = survey(split, library, options.classes)
+    Augment(options.augment_options()).check(data.info)
+    found = survey(data.split, data.library, options.classes)
     if options.best_by in options.classes:
         index = options.classes.index(options.best_by)
         if not found.pixels["val"][index]:
@@ -55,7 +65,7 @@ def find_data(options: TrainOptions) -> Data:
                 f"--best-by is a class of the validation part, got no pixel of {options.best_by!r} in it; "
                 "give it more with --val"
             )
-    return Data(split, library, found)
+    return found
 
 
 def counted(options: TrainOptions, split: Split) -> TrainOptions:
@@ -66,9 +76,9 @@ def counted(options: TrainOptions, split: Split) -> TrainOptions:
     return replace(options, crops_per_epoch=math.ceil(area / (options.crop - 2 * options.margin) ** 2))
 
 
-def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
+def new_crops(options: TrainOptions, spec: ModelSpec, data: Data, found: Survey) -> Crops:
     """What is learnt from."""
-    pixels_K = data.found.pixels["train"]
+    pixels_K = found.pixels["train"]
     return Crops(
         data.split.train,
         data.library,
@@ -78,7 +88,7 @@ def new_crops(options: TrainOptions, spec: ModelSpec, data: Data) -> Crops:
         Augment(options.augment_options()),
         class_weights(pixels_K) if options.weigh_classes else (),
         options.balance,
-        data.found.classes,
+        found.classes,
         options.margin,
     )
 

@@ -187,7 +187,7 @@ class TrainOptions:
     recompute: bool = told(False, "Compute activations twice, to save memory.", RUN)
     device: str = told("auto", "Where to compute.", RUN, choices=("auto", "cpu", "cuda"))
     threads: int | None = told(None, "CPU threads.  [as PyTorch chooses]", RUN)
-    workers: int = told(0, "Processes that read crops.", RUN)
+    workers: int = told(0, "Processes that read crops; they share 1 GiB.", RUN)
     tta: bool = told(False, "The final evaluation averages over flips and turns.", RUN)
     report: bool = told(True, "Write OUTDIR/report too: tables, charts, pictures.", RUN)
     palette: str = told("own", "Colours of the report.", RUN, choices=PALETTES)
@@ -220,6 +220,8 @@ class TrainOptions:
     def _check_activation(self) -> None:
         if self.independent and self.activation != "sigmoid":
             raise UsageError("--independent classes go with --activation sigmoid, and a --loss like bce+dice")
+        if self.independent and self.weigh_classes:
+            raise UsageError("--weigh-classes is for classes that exclude each other, not --independent ones")
         if self.activation == "sigmoid" and not self.independent and len(self.classes) != 2:
             raise UsageError(
                 f"--activation sigmoid is for two classes, or any number of --independent ones, "
@@ -339,7 +341,7 @@ class TrainOptions:
 
     def to_toml(self) -> str:
         """One ``key = value`` line per option that is set; the file can be given as ``--config``."""
-        return to_toml({name: value for name, value in asdict(self).items() if value != ()})
+        return to_toml(asdict(self))
 
     def check_same(self, before: dict[str, Any]) -> None:
         """Refuse to carry on a run that began with other options, as its file holds them.
@@ -360,8 +362,9 @@ class TrainOptions:
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether two values are equal; NaN, which nodata may be, is here equal to itself."""
-    return one == other or (one != one and other != other)  # noqa: PLR0124
+    """Whether two values are equal: NaN, which nodata may be, to itself, and an empty list to none at all."""
+    nothing = one in (None, []) and other in (None, [])
+    return nothing or one == other or (one != one and other != other)  # noqa: PLR0124
 
 
 def _flag(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Final
 
+from tiler.durable import sync_folder
 from tiler.errors import UsageError
 from tiler.toml import read_toml
 from train.writing import write_whole, writing
@@ -54,6 +55,7 @@ def claim(outdir: Path, options: TrainOptions, *, overwrite: bool) -> None:
         if overwrite:
             _remove_run(outdir)
         outdir.mkdir(parents=True, exist_ok=True)
+        sync_folder(outdir.parent)
     if not (outdir / FIRST).exists():
         write_whole(outdir / FIRST, options.to_toml().encode())
 

@@ -7,6 +7,7 @@ here. A preset without a recipe is trained with the defaults.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import fields
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from train.options import TrainOptions
 from train.schedules import ScheduleOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _AS_IS: Final[dict[str, Any]] = {
     "flip_horizontal": 0.0,
@@ -235,6 +236,10 @@ TOGETHER: Final = {
 """What a recipe says of an option, and leaves unsaid when a person gives the option another value."""
 
 
+LENGTHS: Final = ("freeze_epochs", "warmup_epochs", "floor_epochs", "tail_epochs", "step_epochs")
+"""Values of a recipe that are lengths in epochs: of a shorter run they are as much shorter."""
+
+
 def recipe_of(preset: str) -> Mapping[str, Any]:
     """Values for options; empty for a preset that is trained with the defaults.
 
@@ -246,8 +251,10 @@ def recipe_of(preset: str) -> Mapping[str, Any]:
     return RECIPES.get(preset_of(preset).name, {})
 
 
-def with_recipe(given: Mapping[str, Any]) -> TrainOptions:
+def with_recipe(given: Mapping[str, Any], say: Callable[[str], None] = lambda _: None) -> TrainOptions:
     """Options as a person gave them, then as the recipe of the ``preset`` among them has them.
+
+    In a run that is shorter than the recipe's, its lengths in epochs are as much shorter, which is said.
 
     Raises
     ------
@@ -260,7 +267,21 @@ def with_recipe(given: Mapping[str, Any]) -> TrainOptions:
     other = [told for told in TOGETHER.keys() & given.keys() if given[told] != recipe.get(told)]
     for name in {name for told in other for name in TOGETHER[told]}:
         recipe.pop(name, None)
-    return TrainOptions(**{**recipe, **given})
+    shorter = _lengths(recipe, given)
+    if shorter:
+        told = ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in shorter.items())
+        say(f"the {recipe['epochs']} epochs of {given['preset']}'s recipe become {given['epochs']}: {told}")
+    return TrainOptions(**{**recipe, **shorter, **given})
+
+
+def _lengths(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, float]:
+    """Those of the recipe that are not given, for a run of fewer epochs; none if it is as long."""
+    share = given.get("epochs", math.inf) / recipe.get("epochs", 1)
+    if share >= 1:
+        return {}
+    names = [name for name in LENGTHS if name in recipe and name not in given]
+    scaled = {name: float(f"{recipe[name] * share:.4g}") for name in names}
+    return {name: round(value) if name == "freeze_epochs" else value for name, value in scaled.items()}
 
 
 def listing() -> str:

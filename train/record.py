@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from train.report.lettering import lettered
 from train.writing import write_whole
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ def draw_curve(path: Path, epochs: list[Epoch], names: tuple[str, ...]) -> None:
 
 def curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
     """Training loss, and validation IoU per class, over the epochs, as a PNG."""
+    with lettered(names):
+        return _curve(epochs, names)
+
+
+def _curve(epochs: list[Epoch], names: tuple[str, ...]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")

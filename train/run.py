@@ -17,19 +17,24 @@ from train.conclusion import RESULT, conclude, said
 from train.evaluate import check_parts
 from train.freezing import check_freezable
 from train.loop import Loop
-from train.machine import Machine
-from train.material import counted, data_summary, find_data, new_crops
+from train.machine import Machine, memory_enough
+from train.material import counted, data_summary, find_data, look_at, new_crops
 from train.models.build import build
 from train.models.initial import initialise
 from train.models.same_size import same_size
 from train.models.summary import summary
-from train.models.weights import load_weights
+from train.models.weights import fit, read_state
 from train.outdir import check_outdir, claim
 from train.recompute import recompute_blocks
+from train.report.lettering import box_warning
+from train.report.tensorboard import check_board
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from torch import Tensor
+
+    from train.data.survey import Survey
     from train.material import Data
     from train.models.network import Network
     from train.options import TrainOptions
@@ -72,35 +77,50 @@ def train(
         say(f"{outdir} is finished; --overwrite starts anew")
         return said(say, json.loads((outdir / RESULT).read_text(encoding="utf-8")))
 
-    data = find_data(options)
-    say(data_summary(data.split, data.found, options))
-    loop = new_loop(options, outdir, machine, data, say)
-    machine.wait()  # all have looked at the folder before one writes to it
-    if machine.first:
-        claim(outdir, options, overwrite=overwrite)
-    loop.resume(say)
-    loop.run(say, progress=progress)
-
-    return said(say, conclude(loop, data))
+    with machine.holding_together(), memory_enough():
+        loop, data = machine.agreed(lambda: new_loop(options, outdir, machine, say))
+        if machine.first:
+            claim(outdir, options, overwrite=overwrite)
+        loop.resume(say)
+        loop.run(say, progress=progress)
+        return said(say, conclude(loop, data))
 
 
 def new_loop(
-    options: TrainOptions, outdir: Path, machine: Machine, data: Data, say: Callable[[str], None]
-) -> Loop:
-    """The epochs of a run, before the first."""
-    net = new_network(options, data.info.bands, say)
-    spec = model_spec(options, net, data)
+    options: TrainOptions, outdir: Path, machine: Machine, say: Callable[[str], None]
+) -> tuple[Loop, Data]:
+    """The epochs of a run, before the first: all that can be refused is accepted.
+
+    What takes longest comes last: reading all data.
+    """
+    if options.tensorboard:
+        check_board()
+    weights = None if options.weights is None else read_state(Path(options.weights))
+    data = find_data(options)
+    net = new_network(options, data.info.bands, say, weights)
+    check_parts(net, (*data.split.val, *data.split.test))
+    found = look_at(data, options)
+    say(data_summary(data.split, found, options))
+    stems = (part.source.image.stem for part in data.split.val + data.split.test)
+    if boxes := box_warning((*options.classes, *stems)):
+        say(boxes)
+    spec = model_spec(options, net, data, found)
     say(
         f"network: {options.preset}, stride {spec.stride}, halo {spec.halo}, "
         f"{summary(net, options.crop // net.scale)}; {machine}"
     )
-    check_parts(net, (*data.split.val, *data.split.test))
-    crops = new_crops(options, spec, data)
-    return Loop(counted(options, data.split), machine, net, spec, crops, data.split.val, outdir)
+    crops = new_crops(options, spec, data, found)
+    told = counted(options, data.split)
+    return Loop(told, machine, net, spec, crops, data.split.val, found.labels, outdir), data
 
 
-def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -> Network:
-    """The network that the options name, with the weights that they start from.
+def new_network(
+    options: TrainOptions,
+    bands: int,
+    say: Callable[[str], None],
+    weights: Mapping[str, Tensor] | None = None,
+) -> Network:
+    """The network that the options name, with the weights that it starts from, if there are some.
 
     Raises
     ------
@@ -110,8 +130,8 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
     torch.manual_seed(options.seed)
     net = build(options.network_options().options(bands, options.channels))
     initialise(net, options.init)
-    if options.weights is not None:
-        say(str(load_weights(net, Path(options.weights))))
+    if weights is not None and options.weights is not None:
+        say(str(fit(net, weights, Path(options.weights))))
     if options.freeze_epochs:
         check_freezable(net)
         if options.weights is None:
@@ -126,9 +146,9 @@ def new_network(options: TrainOptions, bands: int, say: Callable[[str], None]) -
     return net
 
 
-def model_spec(options: TrainOptions, net: Network, data: Data) -> ModelSpec:
+def model_spec(options: TrainOptions, net: Network, data: Data, found: Survey) -> ModelSpec:
     """What the model will say about itself: bytes become 0 to 1, then each band is standardised."""
-    info, found = data.info, data.found
+    info = data.info
     scale = 1 / 255 if info.dtype == "uint8" else 1.0
     numbers = options.bands or range(1, info.bands + 1)
     whole = same_size(net)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from tiler.durable import sync_file, sync_folder
 from tiler.errors import OutputError
 
 if TYPE_CHECKING:
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file; a kill leaves the old one or the new one."""
+    """Replace a file; a kill or a power cut leaves the old one or the new one.
+
+    What a kill leaves beside it has one name, and is written over by whoever comes next.
+    """
     partial = path.with_name(f"{path.name}.partial")
     with writing(path):
         partial.write_bytes(content)
+        sync_file(partial)
         partial.replace(path)
+        sync_folder(path.parent)
 
 
 @contextmanager

@@ -12,14 +12,13 @@ import os
 import signal
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import cycle
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final
 
-from tiler import memory
+from tiler import memory, signals
 from tiler.backends.cuda import card_names, check_cards
 from tiler.backends.onnx import load_model
 from tiler.backends.runtime import cores
@@ -59,7 +58,7 @@ class Worker:
     def start(cls, device: str, task: Task) -> Worker:
         """Begin with a task, whose network is that of all which follow."""
         here, there = SPAWN.Pipe()
-        with _signals_held_back():
+        with signals.held_back():
             process = SPAWN.Process(target=work, args=(there, _on(task, device)), daemon=True)
             process.start()
         # Else the end of the process would not end the connection.
@@ -181,24 +180,6 @@ def _end_with_parent() -> None:
 
 def _on(task: Task, device: str) -> Task:
     return replace(task, options=replace(task.options, device=device))
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """What is started meanwhile never hears SIGINT and SIGTERM: the terminal sends them to all at once.
-
-    It is for the batch to stop its workers, or each of them would fail its raster.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # Started now, because it lets the signals through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def devices(options: RunOptions, workers: int | None) -> list[str]:

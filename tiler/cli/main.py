@@ -163,11 +163,16 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def main() -> NoReturn:
-    """The ``tiler`` command."""
+def run_as_program(command: click.Command, name: str) -> NoReturn:
+    """Run a command as all that this process does: it stops cleanly, and ends with its exit code."""
     for stop in STOPS:
         signal.signal(stop, _interrupt)
     # One line per error: GDAL's and rasterio's own remarks are not for users.
     os.environ.setdefault("CPL_LOG", os.devnull)
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
-    sys.exit(run_command(tiler, name="tiler"))
+    sys.exit(run_command(command, name=name))
+
+
+def main() -> NoReturn:
+    """The ``tiler`` command."""
+    run_as_program(tiler, "tiler")

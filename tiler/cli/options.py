@@ -40,13 +40,13 @@ class Parsed(_ParamType):
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name = name
-        self._read = read
+        self.read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read text; a configuration file gives numbers and lists as they are."""
         text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         try:
-            return self._read(text)
+            return self.read(text)
         except (ValueError, ZeroDivisionError) as error:
             reason = str(error) if isinstance(error, TilerError) else f"{text!r} is not {self.name}"
             self.fail(reason, param, ctx)
@@ -96,8 +96,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option)}
     for key, given in values.items():
         if not _fits(given, options[key]):
-            kind = "true or false" if options[key].is_flag else "text or a number"
-            raise UsageError(f"{key} in {value} is {kind}, got {given!r}")
+            raise UsageError(f"{key} in {value} is {_kind(options[key])}, got {given!r}")
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 
@@ -105,10 +104,27 @@ def _fits(given: object, option: click.Option) -> bool:
     """Whether a value from TOML is of a kind that the option can be given on the command line."""
     if option.is_flag:
         return isinstance(given, bool)
+    if option.multiple:
+        return isinstance(given, list) and all(_is_one_of(item, option.nargs) for item in given)
     if isinstance(given, list):
-        plural = option.multiple or isinstance(option.type, Parsed)
-        return plural and all(isinstance(item, list) or _is_plain(item) for item in given)
+        return isinstance(option.type, Parsed) and all(map(_is_plain, given))
     return _is_plain(given)
+
+
+def _kind(option: click.Option) -> str:
+    """What an option takes from TOML, in words."""
+    if option.multiple:
+        return 'a list like ["a", "b"]' if option.nargs == 1 else 'a list like [["a", "b"], ["c", "d"]]'
+    if isinstance(option.type, Parsed):
+        return "text, a number, or a list of these"
+    return "true or false" if option.is_flag else "text or a number"
+
+
+def _is_one_of(item: object, values: int) -> bool:
+    """Whether it is what one use of an option gives."""
+    if values == 1:
+        return _is_plain(item)
+    return isinstance(item, list) and len(item) == values and all(map(_is_plain, item))
 
 
 def _is_plain(item: object) -> bool:

@@ -59,10 +59,10 @@ def labels(
     from train.data.item import Item
     from train.data.labelled import Library
     from train.data.manifest import write_manifest as write
-    from train.data.split import divided, find_data, split_data
+    from train.data.split import divided, split_data, whole_images
     from train.data.survey import count
 
-    items = divided(find_data(options), options)
+    items = divided(whole_images(options), options)
     looked_at = [*(Item(Path(image), mask) for image, mask in options.pair), *items]
     _check_free([path for path in (picture, write_manifest) if path is not None], looked_at)
     _show_values(looked_at, options)

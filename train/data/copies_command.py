@@ -47,13 +47,13 @@ def augment(outdir: Path, copies: int, **told: Any) -> None:  # noqa: ANN401
     except ModuleNotFoundError as error:
         raise MissingError(f"copies need {error.name}; pip install 'gigatiler[train]'") from None
     from train.data.labelled import Library
-    from train.data.split import divided, find_data, split_data
+    from train.data.split import divided, split_data, whole_images
     from train.data.survey import survey
 
     check_free(outdir)
     wanted = options.data_options()
     library = Library(wanted.legend())
-    items, split = divided(find_data(wanted), wanted), split_data(wanted, library)
+    items, split = divided(whole_images(wanted), wanted), split_data(wanted, library)
     found = survey(split, library, options.classes)
     changes = Augment(options.augment_options())
     changes.check(library.info(split.train[0].source))

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from tiler import signals
 from tiler.errors import UsageError
 from tiler.pixels import fill_invalid, fill_values, normalise
 from train.data.augment import Augment
+from train.data.labelled import CACHE_BYTES
 from train.data.square import square_at, with_margin
 from train.data.target import IGNORE
 from train.data.warp import Planes
@@ -180,9 +182,18 @@ class Keys(Sampler[Key]):
             yield from ((self.epoch, i) for i in range(first, first + self.share))
 
 
+class Readers(DataLoader[Any]):
+    """A loader whose processes leave it to this one to stop."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # as it is used
+        with signals.held_back():
+            return super().__iter__()
+
+
 def crop_loader(crops: Crops, keys: Keys, workers: int = 0) -> DataLoader[Any]:
     """Batches of samples, read by spawned processes: open rasters do not survive a fork."""
-    return DataLoader(
+    kind = Readers if workers else DataLoader
+    return kind(
         crops,
         batch_size=keys.share,
         sampler=keys,
@@ -191,7 +202,15 @@ def crop_loader(crops: Crops, keys: Keys, workers: int = 0) -> DataLoader[Any]:
         generator=torch.Generator(),  # the default one is that of dropout, and workers would draw from it
         multiprocessing_context="spawn" if workers else None,
         collate_fn=stacked,
+        worker_init_fn=take_share,
     )
+
+
+def take_share(number: int) -> None:
+    """In a process that reads: of the memory for decoded blocks, each takes its share."""
+    del number
+    reader: Any = get_worker_info()
+    reader.dataset.library.cache.limit = CACHE_BYTES // reader.num_workers
 
 
 def stacked(samples: list[Sample]) -> Sample:

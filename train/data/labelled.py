@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from train.data.legend import Legend
 
 CACHE_BYTES: Final = 2**30
-"""Memory for decoded blocks, in each process that reads samples."""
+"""Memory for decoded blocks, of a process or of all that read samples for it."""
 OPEN_AT_ONCE: Final = 32
 """Images kept open; folders may hold more than a process may open files."""
 
@@ -65,6 +65,8 @@ class Labelled:
     """One band on the raster's grid: 0 outside the region of interest."""
     gaps: Raster | None = None
     """As `GapRaster`."""
+    objects: Raster | None = None
+    """As `OpenLabels.objects`, where gaps depend on them."""
 
     def read(self, window: Window) -> tuple[Pixels, NDArray[np.int64]]:
         """Raw pixels, and target (H, W), or (K, H, W) of independent classes; `IGNORE` where not valid.
@@ -137,11 +139,12 @@ class Library:
             name: CachedRaster(Plane(self, source, name, plane.info), self.cache, (source, name))
             for name, plane in self.planes(source).items()
         }
-        gaps = None
-        if self.gaps is not None:
-            weights = GapRaster.of(planes["labels"], planes.get("objects"), self.gaps)
-            gaps = CachedRaster(weights, self.cache, (source, "gaps"))
-        return Labelled(planes["image"], planes["labels"], planes.get("region"), gaps)
+        image, labels, region = planes["image"], planes["labels"], planes.get("region")
+        if self.gaps is None:
+            return Labelled(image, labels, region)
+        objects = planes.get("objects")
+        weights = GapRaster.of(labels, objects, self.gaps)
+        return Labelled(image, labels, region, CachedRaster(weights, self.cache, (source, "gaps")), objects)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -97,6 +97,23 @@ class Instances:
         return np.asarray(raw_CN[0] != 0, np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Values and names: of polygons, whose attribute may have both, not of masks, which have no names."""
+
+    told: str
+    """The coding."""
+    bands: int = 1
+
+    def code(self, raw_CN: NDArray[Any], name: str) -> NDArray[np.uint8]:
+        """Refuse: which of them a mask goes by would be a guess."""
+        del raw_CN
+        raise InputError(
+            f"--coding of a mask has values or colours alone, got {self.told!r} with names for {name}; leave "
+            "them out, or tell the mask's own in the column coding of a --manifest"
+        )
+
+
 def packed(raw_3N: NDArray[Any]) -> NDArray[np.int64]:
     """Red, green and blue as one number each."""
     red, green, blue = raw_3N.astype(np.int64)
@@ -111,7 +128,8 @@ class Legend:
     coding: str = "index"
     """``index``: values are class numbers. ``instances``: 0 is background, others are objects of class 1.
     ``>127`` or ``<=127``: what is class 1, the rest is class 0. Pairs ``VALUE=CLASS``, ``#RRGGBB=CLASS`` or,
-    for vectors, ``NAME=CLASS`` (masks are then read by ``index``); a class may be ``ignore``."""
+    for vectors, ``NAME=CLASS`` (masks are then read by ``index``); a class may be ``ignore``. Keys are of one
+    kind, but for vectors, whose names may be numbers."""
     outside: str = ""
     """Class of pixels in no polygon of vector labels; empty: the first, or none where classes may overlap."""
     independent: bool = False
@@ -144,9 +162,11 @@ class Legend:
             return _table({int(key[1:], 16): value for key, value in classes.items()}, 3, self.coding)
         if all(map(str.isdecimal, classes)):
             return _table({int(key): value for key, value in classes.items()}, 1, self.coding)
-        if any(map(COLOUR.fullmatch, classes)):
-            raise UsageError(f"--coding has colours or other keys, got both in {self.coding!r}")
-        return _index(len(self.classes))
+        if any(key.startswith("#") for key in classes):
+            raise UsageError(
+                f"--coding has colours like #ff0000 alone, or none, got {self.coding!r}; write all keys alike"
+            )
+        return Mixed(self.coding) if any(map(str.isdecimal, classes)) else _index(len(self.classes))
 
     def pairs(self) -> dict[str, str]:
         """Class by value, colour or name, as the coding has them; empty if it has none."""

@@ -68,8 +68,8 @@ class DataOptions:
                 f"--val (above 0) and --test (at least 0) are shares that leave some to train on, "
                 f"got {self.val} and {self.test}; e.g. 0.15 and 0.25"
             )
-        if self.seed < 0:
-            raise UsageError(f"--seed is at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed is a number from 0 to 2^63 - 1, got {self.seed}")
         self.legend()
         self.view()
 

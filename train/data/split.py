@@ -51,7 +51,7 @@ def split_data(options: DataOptions, library: Library) -> Split:
     for image, mask in options.pair:
         source = Item(Path(image), mask).source(options.view(), options.field)
         found += _by_columns(source, library, options)
-    items = divided(find_data(options), options)
+    items = divided(whole_images(options), options)
     found += [(_whole(item.source(options.view(), options.field), library), item.part) for item in items]
     _check_apart(found)
     parts = {name: tuple(part for part, into in found if into == name) for name in PARTS}
@@ -63,8 +63,8 @@ def split_data(options: DataOptions, library: Library) -> Split:
     return split
 
 
-def find_data(options: DataOptions) -> list[Item]:
-    """All images but the pairs that are cut, as they lie there."""
+def whole_images(options: DataOptions) -> list[Item]:
+    """All images but the pairs, which are cut, as they lie there."""
     items = []
     for text in (*options.data, *filter(None, [options.manifest])):
         path = Path(text)

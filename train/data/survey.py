@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -69,6 +70,8 @@ class Survey:
     """Per part (train, val, test): labelled pixels of each class."""
     classes: ClassMap
     """Where they are in the training part."""
+    labels: dict[str, str]
+    """Per part, a digest of its labels as they are learnt from: other ones have another."""
 
 
 def survey(split: Split, library: Library, names: tuple[str, ...]) -> Survey:
@@ -90,16 +93,23 @@ def count(split: Split, library: Library) -> Survey:
     moments = Moments(library.info(split.train[0].source).bands)
     side = cell_side([part.window.area for part in split.all], library.classes)
     maps = {name: ClassMap(side, library.classes) for name in PARTS}
+    digests = {name: hashlib.blake2b(digest_size=16) for name in PARTS}
     for name, classes in maps.items():
         for part in getattr(split, name):
             labelled = library.open(part.source)
             classes.begin(part.window)
+            digests[name].update(repr(part.window).encode())
             for window in squares(part.window):
                 raw, target_HW = labelled.read(window)
                 classes.add(part.window, window, target_HW)
+                digests[name].update(target_HW.astype(np.uint8).tobytes())
+                if labelled.objects is not None:
+                    digests[name].update(labelled.objects.read(window).raw_CHW.tobytes())
                 if name == "train":
                     moments.add(raw, labelled.inside(window))
-    return Survey(moments, {name: classes.pixels for name, classes in maps.items()}, maps["train"])
+    pixels = {name: classes.pixels for name, classes in maps.items()}
+    labels = {name: digest.hexdigest() for name, digest in digests.items()}
+    return Survey(moments, pixels, maps["train"], labels)
 
 
 def squares(window: Window) -> Iterator[Window]:

@@ -87,9 +87,13 @@ def load_weights(net: nn.Module, path: Path, origin: str | None = None) -> LoadR
     UsageError
         if there is no such origin.
     """
+    return fit(net, read_state(path), path, origin)
+
+
+def fit(net: nn.Module, found: Mapping[str, Tensor], path: Path, origin: str | None = None) -> LoadReport:
+    """As `load_weights`, of what `read_state` has read."""
     if origin is not None and origin not in ORIGINS:
         raise UsageError(f"an origin of weights is one of {', '.join(ORIGINS)}, got {origin!r}")
-    found = read_state(path)
     reports = [take(net, found, name) for name in ([origin] if origin else ORIGINS)]
     report = max(reports, key=lambda r: len(r.loaded))
     if not report.loaded:
@@ -140,8 +144,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"a file of weights is there, got {path}") from None
     except UNREADABLE as error:
+        # PyTorch's own words for a pickle are how to run whatever is in it.
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = "none, or one of more than tensors" if pickled else one_line(error)
         raise InputError(
-            f"weights are a .safetensors file or a state dict of torch.save, got {path}: {one_line(error)}"
+            f"weights are a .safetensors file or a state dict of torch.save, got {path}: {reason}"
         ) from None
     tensors = {name: value for name, value in _unwrapped(raw).items() if isinstance(value, torch.Tensor)}
     if not tensors:

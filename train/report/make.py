@@ -11,6 +11,7 @@ from tiler.metrics import Confusion
 from tiler.overlay import png
 from train.record import curve
 from train.report import charts, page, tables
+from train.report.lettering import lettered
 from train.report.palette import colored
 from train.report.pictures import cut_out, mask, overlay, take
 from train.writing import write_whole, writing
@@ -130,6 +131,12 @@ def _tables(report: Report) -> dict[str, bytes]:
 
 
 def _charts(report: Report) -> dict[str, bytes]:
+    samples = [picture.sample.name for picture in (*report.worst, *report.best)]
+    with lettered((*report.names, *samples)):
+        return _drawn(report)
+
+
+def _drawn(report: Report) -> dict[str, bytes]:
     confusion = report.evaluation.confusion
     drawn = {
         "samples.png": charts.sample_curves(report.evaluation, report.names),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiler.metrics import Scores
+    from tiler.metrics import Counts
     from train.evaluation import Evaluation
 
 SCORES: Final = ("iou", "dice", "precision", "recall", "class_accuracy")
@@ -50,7 +50,7 @@ def amount_table(evaluation: Evaluation, names: tuple[str, ...]) -> list[list[st
     return rows
 
 
-def _decisions(confusion: Scores) -> int:
+def _decisions(confusion: Counts) -> int:
     """How often a pixel is counted."""
     return 1 if isinstance(confusion, Confusion) else len(confusion.counts)
 
@@ -61,7 +61,7 @@ def _areas(evaluation: Evaluation) -> NDArray[np.float64] | None:
     for sample in evaluation.samples:
         if sample.pixel_m2 is None:
             return None
-        total_2K += np.stack([sample.confusion.true, sample.confusion.predicted]) * sample.pixel_m2
+        total_2K += np.stack([sample.sums.true, sample.sums.predicted]) * sample.pixel_m2
     return total_2K
 
 
@@ -71,16 +71,16 @@ def sample_table(evaluation: Evaluation, names: tuple[str, ...]) -> list[list[st
     head += [f"{score}_{name}" for score in MEANS for name in names]
     rows = [head]
     for sample in evaluation.samples:
-        window, confusion = sample.window, sample.confusion
+        window, sums = sample.window, sample.sums
         place = [str(n) for n in (window.top, window.left, *window.shape)]
-        known = str(confusion.pixels // _decisions(confusion))
-        values = [value for score in MEANS for value in getattr(confusion, score)]
+        known = str(sums.pixels // _decisions(evaluation.confusion))
+        values = [value for score in MEANS for value in getattr(sums, score)]
         row = [sample.name, str(sample.part.source.image), *place, known]
-        rows.append([*row, _cell(sample.score), _cell(confusion.accuracy), *map(_cell, values)])
+        rows.append([*row, _cell(sample.score), _cell(sums.accuracy), *map(_cell, values)])
     return rows
 
 
-def confusion_table(confusion: Scores, names: tuple[str, ...]) -> list[list[str]]:
+def confusion_table(confusion: Counts, names: tuple[str, ...]) -> list[list[str]]:
     """Counts: rows are the truth, columns the prediction; of independent classes one row each."""
     if isinstance(confusion, Confusion):
         rows = [[name, *map(str, row)] for name, row in zip(names, confusion.counts, strict=True)]

@@ -27,6 +27,22 @@ class Board(Protocol):
         """Write what is not written yet."""
 
 
+def check_board() -> None:
+    """Refuse if there can be no board.
+
+    Raises
+    ------
+    MissingError
+        if TensorBoard is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401 - whether it is there
+    except ImportError:
+        raise MissingError(
+            "TensorBoard is not installed; pip install 'gigatiler[tensorboard]', or leave --tensorboard away"
+        ) from None
+
+
 def open_board(folder: Path) -> Board:
     """A board that writes into a folder, which ``tensorboard --logdir`` shows.
 
@@ -35,12 +51,9 @@ def open_board(folder: Path) -> Board:
     MissingError
         if TensorBoard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter as Writer
-    except ImportError:
-        raise MissingError(
-            "TensorBoard is not installed; pip install 'gigatiler[tensorboard]', or leave --tensorboard away"
-        ) from None
+    check_board()
+    from torch.utils.tensorboard import SummaryWriter as Writer
+
     return _TorchBoard(Writer(str(folder)))
 
 
