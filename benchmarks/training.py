@@ -3,21 +3,23 @@
     python benchmarks/training.py [--rounds 7] [--markdown FILE]
 
 The same network with the same weights, batch and crop, on the same pictures, on the CPU, with the same
-optimiser and loss but for the last row, where ours are the defaults; rounds of both take turns, and the ratio
-is the median over rounds. The plain loop reads whole pictures and crops them, and keeps nothing between
-epochs. Ours reads, crops, augments (where it says so), clips and counts as always. Waiting is the share of
-our rounds in which the network waited for data.
+optimiser and loss but for the last row, where ours are the defaults; each in a process of its own. Rounds of
+both take turns, and the ratio is the median over rounds. The plain loop reads whole pictures and crops them,
+and keeps nothing between epochs. Ours reads, crops, augments (where it says so), clips and counts as always.
+Waiting is the share of our rounds in which the network waited for data.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 import tempfile
 import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +33,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from train.loop import Awaited, Loop
 from train.machine import Machine
-from train.material import find_data, look_at, new_crops
 from train.models.network import parameters
 from train.recipes import with_recipe
-from train.run import model_spec, new_network
+from train.run import new_loop, new_network
 
 if TYPE_CHECKING:
     from train.options import TrainOptions
 
-PICTURES, SIDE = 32, 512
+PICTURES, SIDE, BANDS = 32, 512, 3
 
 
 def make_pictures(folder: Path) -> None:
@@ -97,6 +98,11 @@ class Plain:
     folder: Path
     options: TrainOptions
 
+    @classmethod
+    def make(cls, folder: Path, options: TrainOptions) -> Plain:
+        """With the network that ours begins with."""
+        return cls(new_network(options, BANDS, str), folder, options)
+
     def __post_init__(self) -> None:
         self.net.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.RMSprop(
@@ -105,8 +111,8 @@ class Plain:
         pictures = Pictures(self.folder, self.options.crop, self.options.crops_per_epoch)
         self.loader = DataLoader(pictures, batch_size=self.options.batch, shuffle=True)
 
-    def epoch(self) -> float:
-        """Seconds of an epoch."""
+    def epoch(self) -> tuple[float, float]:
+        """Seconds of an epoch, and of waiting, which it does not count."""
         self.net.train()
         began, total = time.perf_counter(), 0.0
         for pixels_NCHW, target_NHW in self.loader:
@@ -117,7 +123,7 @@ class Plain:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
             self.optimizer.step()
             total += loss.item()
-        return time.perf_counter() - began
+        return time.perf_counter() - began, 0.0
 
 
 # --- ours
@@ -129,42 +135,60 @@ class Ours:
 
     loop: Loop
     done: int = 0
-    waited: float = 0.0
+
+    @classmethod
+    def make(cls, folder: Path, options: TrainOptions) -> Ours:
+        """As `tiler train` does."""
+        return cls(new_loop(options, folder, Machine.start(options), str)[0])
 
     def __post_init__(self) -> None:
         (self.stage,) = self.loop.options.stages
         self.loop.learner.enter(self.stage)
         self.keys, self.loader = self.loop.loader(self.stage)
 
-    def epoch(self) -> float:
-        """Seconds of an epoch."""
+    def epoch(self) -> tuple[float, float]:
+        """Seconds of an epoch, and those of them in which the network waited for data."""
         began = time.perf_counter()
         batches = Awaited(self.loader)
         self.keys.epoch = self.done
         self.loop.learn(self.done, batches)
         self.done += 1
-        self.waited += batches.seconds
-        return time.perf_counter() - began
+        return time.perf_counter() - began, batches.seconds
+
+
+# --- both, in processes of their own: ours sets how its process keeps memory
+
+
+def begin(side: type[Plain | Ours], folder: Path, options: TrainOptions) -> None:
+    """What this process trains from now on."""
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+    global _epoch  # noqa: PLW0603 - a process has no other place for what it keeps between calls
+    _epoch = side.make(folder, options).epoch
+
+
+def epoch() -> tuple[float, float]:
+    """An epoch of it."""
+    return _epoch()
+
+
+def process(side: type[Plain | Ours], folder: Path, options: TrainOptions) -> ProcessPoolExecutor:
+    """One process that trains."""
+    return ProcessPoolExecutor(1, get_context("spawn"), begin, (side, folder, options))
 
 
 def row(folder: Path, name: str, rounds: int, told: dict[str, Any]) -> str:
     """One line of the table."""
     files = {"images": str(folder / "images"), "masks": str(folder / "masks"), "classes": ("a", "b")}
     options = with_recipe({**files, "device": "cpu", "epochs": rounds + 1, "best_by": "mean-iou", **told})
-    machine, data = Machine.start(options), find_data(options)
-    net, found = new_network(options, data.info.bands, lambda _: None), look_at(data, options)
-    plain = Plain(copy.deepcopy(net), folder, options)
-    spec = model_spec(options, net, data, found)
-    crops = new_crops(options, spec, data, found)
-    ours = Ours(Loop(options, machine, net, spec, crops, data.split.val, found.labels, folder))
-
-    for side in (plain, ours):
-        side.epoch()  # warm
-    ours.waited = 0.0
-    times = [(plain.epoch(), ours.epoch()) for _ in range(rounds)]
+    with process(Plain, folder, options) as plain, process(Ours, folder, options) as ours:
+        # The first is for warming up.
+        turns = [(plain.submit(epoch).result(), ours.submit(epoch).result()) for _ in range(rounds + 1)][1:]
+    times = [(theirs, seconds) for (theirs, _), (seconds, _) in turns]
     ratio = statistics.median(a / b for a, b in times)
-    speeds = [ours.stage.steps / statistics.median(column) for column in zip(*times, strict=True)]
-    waiting = ours.waited / sum(b for _, b in times)
+    steps = options.crops_per_epoch / options.batch
+    speeds = [steps / statistics.median(column) for column in zip(*times, strict=True)]
+    waiting = sum(waited for _, (_, waited) in turns) / sum(seconds for _, seconds in times)
+    net = new_network(options, BANDS, str)
     return (
         f"| {name} | {parameters(net):,} | {options.batch} x {options.crop} px | {speeds[0]:.2f} "
         f"| {speeds[1]:.2f} | **{ratio:.2f}** | {waiting:.1%} |"
@@ -185,6 +209,7 @@ def main() -> None:
         "milesial, width 16, our augmentation": {**milesial, "width": 16, **augmented},
         "ours, defaults": {"crops_per_epoch": 64},
     }
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     lines = [
         "| network and options | parameters | batch | plain, steps/s | ours, steps/s | ratio | waiting |",
         "|---|--:|--:|--:|--:|--:|--:|",

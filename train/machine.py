@@ -20,6 +20,7 @@ from torch import distributed
 
 from tiler.errors import MissingError, OutOfMemoryError, TilerError, UsageError, one_line
 from tiler.grid import round_up
+from train.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,8 @@ class Machine:
         AcceleratorState._reset_state()  # noqa: SLF001 - there is no public way
         patient = InitProcessGroupKwargs(timeout=PATIENCE)
         cpu, precision = on_cpu(options), options.precision
+        if cpu:
+            keep_freed_memory()
         started = cls(Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patient]))
         if options.threads is not None:  # of several processes accelerate sets it, too
             torch.set_num_threads(options.threads)
