@@ -73,10 +73,9 @@ def wide_network(path: Path, width: int) -> Path:
     from train.models.unet import UNet
 
     net = UNet(UNetOptions(3, 2, width=width))
+    bands, classes = ("r", "g", "b"), default_classes(("a", "b"))
     geometry = {"stride": net.stride, "halo": net.halo, "exact": net.exact}
-    write_graph(
-        net, ModelSpec(("r", "g", "b"), default_classes(("a", "b")), (1 / 255,) * 3, **geometry), path
-    )
+    write_graph(net, ModelSpec(bands, classes, scale=(1 / 255,) * 3, **geometry), path)
     return path
 
 
