@@ -1,12 +1,13 @@
 """Dice and IoU of the presets on real labelled sets, each trained alike with a fixed budget.
 
     python benchmarks/presets.py DATA RUNS [--sets buildings,nuclei] [--presets unet,milu] [--markdown FILE]
+    python benchmarks/presets.py DATA RUNS --finished --markdown FILE
 
 ``DATA`` is a folder with ``labelled/`` and ``rasters/``. Every network gets the same crops in the same order,
 the same loss, optimiser and schedule: our own recipe, whatever the preset's. One run per set and preset lies
-in ``RUNS/SET/PRESET``; a finished one is not made again, a broken one is carried on. The scores are those of
-the test part, at which nothing was chosen. Sets under a non-commercial licence are measured on and not
-shipped, nor is a network made with them.
+in ``RUNS/SET/PRESET``; a finished one is not made again, a broken one is carried on. ``--finished`` makes none,
+and tells of those that are there. The scores are those of the test part, at which nothing was chosen. Sets
+under a non-commercial licence are measured on and not shipped, nor is a network made with them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ PRESETS = (
     "resnet18",
 )
 """One of each kind of network; those left out differ in width or in the recipe."""
+RESULT = "metrics.json"
+"""Of a run that is done."""
 CROPS = {"paper": 316}
 """A network without padding scores 132 px of them."""
 
@@ -162,14 +165,19 @@ def own_recipe(folder: Path) -> Path:
     return path
 
 
+def place(labelled: Labelled, preset: str, runs: Path) -> Path:
+    """Of a run."""
+    return runs / labelled.name / preset
+
+
 def run(labelled: Labelled, preset: str, budget: Budget, data: Path, runs: Path) -> dict[str, Any]:
     """Train, unless it is done; what ``metrics.json`` holds."""
-    outdir = runs / labelled.name / preset
+    outdir = place(labelled, preset, runs)
     outdir.parent.mkdir(parents=True, exist_ok=True)
     line = ["train", outdir, "--config", own_recipe(runs), *labelled.told(data), *budget.told(preset)]
-    if not (outdir / "metrics.json").exists():
+    if not (outdir / RESULT).exists():
         subprocess.run([sys.executable, "-m", "tiler", *map(str, line), "--quiet"], check=True)
-    found: dict[str, Any] = json.loads((outdir / "metrics.json").read_text())
+    found: dict[str, Any] = json.loads((outdir / RESULT).read_text())
     scores = found["test"]["classes"][labelled.wanted]
     print(f"{labelled.name:10} {preset:20} Dice {scores['dice']:.3f}", flush=True)
     return found
@@ -215,6 +223,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--presets", default=",".join(PRESETS))
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--crops", type=int, default=320, help="per epoch")
+    parser.add_argument("--finished", action="store_true", help="tell of runs that are done, train nothing")
     parser.add_argument("--markdown", type=Path, help="write the page here")
     return parser.parse_args()
 
@@ -225,12 +234,12 @@ def main() -> None:
     budget = Budget(options.epochs, options.crops)
     options.runs.mkdir(parents=True, exist_ok=True)
     steps = budget.epochs * budget.crops // BATCH
-    told = f"DATA RUNS --presets {options.presets} --epochs {budget.epochs} --crops {budget.crops}"
+    told = f"DATA RUNS --epochs {budget.epochs} --crops {budget.crops}"
     what = (
         f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees "
         f"{steps} batches of {BATCH} crops of {CROP} px (`paper`, which scores no margin, of "
         f"{CROPS['paper']}), and is trained by our own recipe; scores are of the test part, pooled over its "
-        "pixels."
+        "pixels, one run each. Whatever is not listed has not been trained."
     )
     lines = [
         "# Presets",
@@ -240,8 +249,12 @@ def main() -> None:
         what,
     ]
     names, presets = options.sets.split(","), options.presets.split(",")
+    data, runs = options.data.resolve(), options.runs.resolve()
     for labelled in (s for s in SETS if s.name in names):
-        found = {p: run(labelled, p, budget, options.data.resolve(), options.runs.resolve()) for p in presets}
+        wanted = [p for p in presets if not options.finished or (place(labelled, p, runs) / RESULT).exists()]
+        if not wanted:
+            continue
+        found = {p: run(labelled, p, budget, data, runs) for p in wanted}
         lines += ["", *table(labelled, found)]
     text = "\n".join(lines) + "\n"
     if options.markdown:
