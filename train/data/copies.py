@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from tqdm import tqdm
 
 from tiler.errors import InputError, UsageError
 from tiler.overlay import png
@@ -150,7 +151,7 @@ def write_copies(
         for folder in FOLDERS:
             (partial / folder).mkdir(parents=True)
     made = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(tqdm(parts, "images", leave=False, disable=None)):  # None: off a terminal
         for copy in range(1, copies + 1):
             planes = zip(FOLDERS, copier(part, copy, number), strict=True)
             name = f"{part.source.image.stem}_{copy}"
