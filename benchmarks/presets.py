@@ -6,8 +6,8 @@
 ``DATA`` is a folder with ``labelled/`` and ``rasters/``. Every network gets the same crops in the same order,
 the same loss, optimiser and schedule: our own recipe, whatever the preset's. One run per set and preset lies
 in ``RUNS/SET/PRESET``; a finished one is not made again, a broken one is carried on. ``--finished`` makes
-none, and tells of those that are there. The scores are those of the test part, at which nothing was chosen. Sets
-under a non-commercial licence are measured on and not shipped, nor is a network made with them.
+none, and tells of those that are there. The scores are those of the test part, at which nothing was chosen.
+Sets under a non-commercial licence are measured on and not shipped, nor is a network made with them.
 """
 
 from __future__ import annotations
