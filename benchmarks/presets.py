@@ -234,7 +234,7 @@ def main() -> None:
     budget = Budget(options.epochs, options.crops)
     options.runs.mkdir(parents=True, exist_ok=True)
     steps = budget.epochs * budget.crops // BATCH
-    told = f"DATA RUNS --epochs {budget.epochs} --crops {budget.crops}"
+    told = f"DATA RUNS --epochs {budget.epochs} --crops {budget.crops}" + " --finished" * options.finished
     what = (
         f"Every network has {WIDTH} channels in its first block (encoders their own share of it), sees "
         f"{steps} batches of {BATCH} crops of {CROP} px (`paper`, which scores no margin, of "

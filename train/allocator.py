@@ -17,9 +17,8 @@ LARGE: Final = 2**30, 2**25
 def keep_freed_memory() -> bool:
     """Have glibc keep what is freed, from now on and for the whole process; whether it does.
 
-    The activations of a step are hundreds of megabytes, in pieces that glibc maps and unmaps one by one. The
-    kernel then clears them page by page, a seventh of the time of a step on a CPU. Other C libraries are left
-    as they are.
+    The activations of a step are hundreds of megabytes, in pieces that glibc maps and unmaps one by one; the
+    kernel clears their pages anew in every step. Other C libraries are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is None:
